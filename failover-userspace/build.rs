@@ -1,0 +1,2 @@
+//! Builds the XDP program.
+fn main() {}

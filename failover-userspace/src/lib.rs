@@ -1,0 +1,16 @@
+//! DNS server failover: the daemon behind the `failover` command.
+//!
+//! Follow the data: [`config`] reads TOML and zone files into a [`model`]; [`probe`]
+//! executes the model's health tests and watches links; [`health`] turns results into
+//! verdicts; [`policy`] decides from verdicts who is answered; [`wire`] turns that into
+//! ready-made answers; [`dataplane`] publishes them to the XDP program, atomically.
+//! [`controller`] owns all state and drives the chain; [`control`] is the unix socket
+//! behind `failover status` and the other commands in [`cli`].
+//!
+//! `health`, `policy` and `wire` are pure: no sockets, no clock, no async, no aya.
+
+pub mod config;
+pub mod health;
+pub mod model;
+pub mod policy;
+pub mod probe;

@@ -1,0 +1,2 @@
+//! The `failover` command.
+fn main() {}

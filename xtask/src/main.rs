@@ -1,0 +1,2 @@
+//! Set-up, lab, demo, tests and benchmark.
+fn main() {}
