@@ -1,2 +1,27 @@
-//! x
+//! What the XDP program and the daemon share: the layout of the BPF maps and the
+//! arithmetic that both sides must do alike.
+//!
+//! The flow of one query through these types:
+//!
+//! 1. [`question`] hashes the question's name, lower-cased, a word at a time;
+//! 2. the hash finds a [`layout::NameSlot`]: the name's service and its zone's [`layout::Tail`];
+//! 3. the service's [`layout::ServiceSlot`] holds, for each address type, two versions of a
+//!    pointer; [`layout::Cell::select`] picks the one that belongs to the current generation;
+//! 4. it points to a [`layout::Answer`]: address records to be copied, rotated by weight;
+//! 5. [`checksum`] adds up what was copied and what was summed beforehand;
+//! 6. [`counters`] count what became of the packet.
+//!
+//! Everything here is `no_std`, free of I/O and, apart from the byte order of packets,
+//! independent of the machine.
+
 #![no_std]
+
+pub mod checksum;
+pub mod counters;
+pub mod layout;
+pub mod question;
+pub mod settings;
+
+/// Version of the map layout. It is part of every pin path, so that objects of another
+/// layout are replaced and never reinterpreted.
+pub const LAYOUT_VERSION: u32 = 1;

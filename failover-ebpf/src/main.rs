@@ -1,3 +1,73 @@
-//! The XDP program.
+//! The XDP program: answers DNS queries for configured names, passes everything else.
+//!
+//! A packet goes through [`frame`] (Ethernet, IP, UDP), [`query`] (DNS header, question,
+//! OPT), [`lookup`] (name, service, answer) and [`reply`] (the one place that changes a
+//! packet). Each of them fails with the [`Counter`] that names the reason; this file alone
+//! turns results into verdicts. [`maps`] holds every map and the rule of their concurrency.
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
+#![allow(missing_docs, reason = "the xdp macro makes functions without docs")]
+
+mod frame;
+mod lookup;
+mod maps;
+mod packet;
+mod query;
+mod reply;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_log_ebpf::error;
+use failover_common::counters::Counter;
+
+/// Why a packet is not answered.
+enum Stop {
+    /// It goes up the stack, unchanged.
+    Pass(Counter),
+    /// It was changed and cannot be completed: an error of this program.
+    Broken,
+}
+
+/// Answers queries for the names of the snapshot.
+#[xdp]
+fn failover(ctx: XdpContext) -> u32 {
+    match answer(&ctx) {
+        Ok(counter) => {
+            maps::count(counter);
+            xdp_action::XDP_TX
+        }
+        Err(Stop::Pass(counter)) => {
+            maps::count(counter);
+            xdp_action::XDP_PASS
+        }
+        Err(Stop::Broken) => {
+            error!(&ctx, "reply could not be completed");
+            xdp_action::XDP_ABORTED
+        }
+    }
+}
+
+/// Passes everything: what the far end of a veth needs to receive native `XDP_TX`.
+#[xdp]
+fn failover_pass(_ctx: XdpContext) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn answer(ctx: &XdpContext) -> Result<Counter, Stop> {
+    let frame = frame::parse(ctx).map_err(Stop::Pass)?;
+    let query = query::parse(ctx, &frame).map_err(Stop::Pass)?;
+    let found = lookup::find(ctx, &frame, &query).map_err(Stop::Pass)?;
+    reply::send(ctx, &frame, &query, &found)
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// What the kernel is told: MIT (or Apache-2.0), and GPL-compatible for its helpers.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -10,7 +10,9 @@
 //! `health`, `policy` and `wire` are pure: no sockets, no clock, no async, no aya.
 
 pub mod config;
+pub mod dataplane;
 pub mod health;
 pub mod model;
 pub mod policy;
 pub mod probe;
+pub mod wire;

@@ -1,1 +1,104 @@
-//! Configuration.
+//! Configuration: a TOML file and zone files become a [`Model`], or a list of every mistake.
+//!
+//! Follow the data: `syntax` turns text into a tree that knows positions; `spec` reads
+//! the tree table by table (`reader`) and value by value (`value`) into the file as written;
+//! `build` and `service` check what concerns several values, read the zone files (`zonefile`)
+//! and produce the model. On the way nobody stops at a mistake: it is noted in `report`, and
+//! reading goes on with what is left. There is a model only if no mistake was noted.
+
+mod build;
+mod check;
+mod diagnostic;
+mod entries;
+mod name;
+mod reader;
+mod report;
+mod service;
+mod spec;
+mod syntax;
+#[cfg(test)]
+mod tests;
+mod value;
+mod zonefile;
+
+use std::path::Path;
+
+pub use diagnostic::{Diagnostic, Diagnostics};
+
+use crate::model::{Model, XdpMode};
+use report::Report;
+
+/// A configuration that may be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What the daemon is to do.
+    pub model: Model,
+    /// What an operator may want to look at, sorted by file and position.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// What the command line says instead of the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--interface`: replaces the file's list unless empty.
+    pub interfaces: Vec<String>,
+    /// `--xdp`: replaces the file's mode.
+    pub xdp: Option<XdpMode>,
+}
+
+/// Reads and validates the file at `path` and the zone files it names.
+///
+/// # Errors
+///
+/// Every mistake in any of the files, or the one that made a file unreadable.
+pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
+    load_with(path, &Overrides::default())
+}
+
+/// As [`load`], with what the command line says.
+///
+/// # Errors
+///
+/// As [`load`], and for overrides that cannot be.
+pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Loaded, Diagnostics> {
+    let unreadable = |line, column, message| {
+        Diagnostics(vec![Diagnostic {
+            file: path.to_path_buf(),
+            line,
+            column,
+            message,
+        }])
+    };
+    let octets = std::fs::read(path)
+        .map_err(|error| unreadable(1, 1, format!("cannot read the file: {error}")))?;
+    let text = match std::str::from_utf8(&octets) {
+        Ok(text) => text,
+        Err(error) => {
+            let before = String::from_utf8_lossy(&octets[..error.valid_up_to()]);
+            let line = before.matches('\n').count() + 1;
+            let column = before
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count()
+                + 1;
+            let message = format!(
+                "TOML syntax: expected UTF-8, found octet 0x{:02x}",
+                octets.get(error.valid_up_to()).copied().unwrap_or_default()
+            );
+            return Err(unreadable(line, column, message));
+        }
+    };
+    let base = path.parent().unwrap_or(Path::new(""));
+    let mut report = Report::new(path, text);
+    let model = syntax::parse(text, &mut report).and_then(|tree| {
+        let spec = spec::Spec::read(tree.get_ref(), &mut report);
+        build::build(&spec, base, overrides, &mut report)
+    });
+    let (errors, warnings) = report.into_findings();
+    match model {
+        Some(model) if errors.is_empty() => Ok(Loaded { model, warnings }),
+        _ => Err(Diagnostics(errors)),
+    }
+}

@@ -1,1 +1,19 @@
-//! Health.
+//! From results of probes to what the policy may rely on.
+//!
+//! The [`Outcome`] of each probe goes into that target's [`Machine`], which holds its
+//! [`Verdict`] and the [`Pace`] of the probes to come. The verdicts of a link's targets
+//! and its [`Carrier`] make the link's verdict: [`link_verdict`]. The operator's
+//! [`AdminState`] on top makes the [`Effective`] state: [`effective`].
+//!
+//! Pure: no sockets, no clock. The machines count probes, not time; how long a verdict
+//! takes is decided by whoever schedules the probes.
+
+mod link;
+mod machine;
+mod outcome;
+mod state;
+
+pub use link::{Carrier, Targets, link_verdict};
+pub use machine::{Flip, Machine, Pace};
+pub use outcome::{Failure, Outcome};
+pub use state::{AdminState, Effective, UnknownAdminState, Verdict, effective};

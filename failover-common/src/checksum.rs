@@ -1,0 +1,73 @@
+//! The Internet checksum (RFC 1071) from pieces.
+//!
+//! Sums are over native-endian words, which RFC 1071 section 2(B) allows: the sum is
+//! byte-swapped like its words. Pieces are added unfolded into a `u64`; each piece must
+//! start at an even offset of the message or be passed through [`shift_odd`].
+
+/// Adds the 16-bit words of a 64-bit word, unfolded.
+#[inline(always)]
+#[must_use]
+pub const fn add64(sum: u64, word: u64) -> u64 {
+    sum + (word & 0xffff_ffff) + (word >> 32)
+}
+
+/// Folds an unfolded sum into 16 bits.
+#[inline(always)]
+#[must_use]
+pub const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    sum as u16
+}
+
+/// The sum of a piece that starts at an odd offset of the message (RFC 1071 section 2(B)).
+#[inline(always)]
+#[must_use]
+pub const fn shift_odd(sum: u16, odd: bool) -> u16 {
+    if odd { sum.swap_bytes() } else { sum }
+}
+
+/// The folded sum of `bytes`, as if they started at an even offset.
+#[must_use]
+pub fn sum(bytes: &[u8]) -> u16 {
+    let (words, rest) = bytes.as_chunks::<2>();
+    let mut sum = 0;
+    for word in words {
+        sum += u64::from(u16::from_ne_bytes(*word));
+    }
+    if let [last] = rest {
+        sum += u64::from(u16::from_ne_bytes([*last, 0]));
+    }
+    fold(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc_1071_example() {
+        let sum = sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
+        assert_eq!(sum.to_ne_bytes(), [0xdd, 0xf2]);
+    }
+
+    #[test]
+    fn pieces_add_up_to_the_whole_at_every_cut() {
+        let bytes: [u8; 61] = core::array::from_fn(|i| (i * 37 + 201) as u8);
+        for cut in 0..bytes.len() {
+            let (head, tail) = bytes.split_at(cut);
+            let tail = shift_odd(sum(tail), cut % 2 == 1);
+            assert_eq!(fold(u64::from(sum(head)) + u64::from(tail)), sum(&bytes), "cut {cut}");
+        }
+    }
+
+    #[test]
+    fn wide_words_sum_like_narrow_ones() {
+        let bytes: [u8; 32] = core::array::from_fn(|i| 255 - i as u8);
+        let wide = bytes.as_chunks::<8>().0.iter().fold(0, |s, w| add64(s, u64::from_ne_bytes(*w)));
+        assert_eq!(fold(wide), sum(&bytes));
+        assert_eq!(fold(u64::MAX), 0xffff);
+    }
+}

@@ -1,0 +1,308 @@
+//! Values of the BPF maps.
+//!
+//! **Concurrency.** One writer (the daemon's data plane module) and many readers (the XDP
+//! program on every CPU). A reader takes the [`State::generation`] once per packet and uses
+//! only what belongs to it. The writer prepares everything for generation g + 1 in places
+//! no reader looks at: free answers, free tails, the older version of a [`Cell`], free name
+//! slots whose `born` is g + 1. Then it stores `generation = g + 1`: all of it becomes
+//! visible in one step. What generation g + 1 no longer uses is written again only after
+//! every program run that may have seen generation g has ended.
+
+/// Sizes of one class of answers and tails: small ones are cheap to keep, large ones rare.
+pub mod size {
+    /// Addresses in a small answer.
+    pub const SMALL_RECORDS: usize = 8;
+    /// Octets of records in a small answer.
+    pub const SMALL_ANSWER: usize = 128;
+    /// Addresses in a large answer.
+    pub const LARGE_RECORDS: usize = 64;
+    /// Octets of records in a large answer.
+    pub const LARGE_ANSWER: usize = LARGE_RECORDS * super::AAAA_RECORD_LEN;
+    /// Octets of a small tail.
+    pub const SMALL_TAIL: usize = 240;
+    /// Octets of a large tail.
+    pub const LARGE_TAIL: usize = 1200;
+}
+
+/// Octets of an A record owned by the question's name: pointer, type, class, TTL, length, address.
+pub const A_RECORD_LEN: usize = 16;
+/// Octets of an AAAA record owned by the question's name.
+pub const AAAA_RECORD_LEN: usize = 28;
+
+/// One element: what all readers share.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct State {
+    /// Number of the published snapshot; 0: nothing published.
+    pub generation: u64,
+    /// `CLOCK_MONOTONIC_COARSE` in nanoseconds until which the snapshot may be served:
+    /// the controller's heartbeat; `u64::MAX`: for ever.
+    pub valid_until: u64,
+    /// [`crate::LAYOUT_VERSION`] of the writer.
+    pub layout: u64,
+    /// A cache line of its own.
+    pub reserved: [u64; 5],
+}
+
+/// Two versions of a pointer, each `generation << 24 | index`; 0: none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Cell {
+    /// The versions, in no particular order.
+    pub versions: [u64; 2],
+}
+
+impl Cell {
+    /// Bits of an index.
+    pub const INDEX_BITS: u32 = 24;
+    /// Set in the index of a large answer.
+    pub const LARGE: u32 = 1 << (Self::INDEX_BITS - 1);
+    const INDEX_MASK: u64 = (1 << Self::INDEX_BITS) - 1;
+
+    /// A version for `generation` (below 2^40) that points to `index`.
+    #[inline(always)]
+    #[must_use]
+    pub const fn version(generation: u64, index: u32) -> u64 {
+        generation << Self::INDEX_BITS | index as u64 & Self::INDEX_MASK
+    }
+
+    /// The index in a version.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(version: u64) -> u32 {
+        (version & Self::INDEX_MASK) as u32
+    }
+
+    /// The newest version that is not newer than `generation`; 0: there is none.
+    #[inline(always)]
+    #[must_use]
+    pub const fn select(versions: [u64; 2], generation: u64) -> u64 {
+        let limit = Self::version(generation, u32::MAX);
+        let [a, b] = versions;
+        let a = if a <= limit { a } else { 0 };
+        let b = if b <= limit { b } else { 0 };
+        if a > b { a } else { b }
+    }
+}
+
+/// One name: 64 octets, one cache line.
+///
+/// Slots 0 to [`crate::settings::Settings::name_mask`] are home slots, found by hash; the
+/// others hold what collides there, chained by `next`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct NameSlot {
+    /// First generation that has the name; `u64::MAX`: the slot is free.
+    pub born: u64,
+    /// First generation that no longer has it.
+    pub died: u64,
+    /// [`crate::question::NameHash::tag`] of the name.
+    pub tag: u32,
+    /// Next slot of the chain; 0: none.
+    pub next: u32,
+    /// Index of its service.
+    pub service: u32,
+    /// Index of its positive tail, with [`NameSlot::LARGE_TAIL`]; the negative one is the next.
+    pub tail: u32,
+    /// The words of a name of up to [`NameSlot::INLINE`] octets; of a longer one `words[0]`
+    /// is its index among the long names.
+    pub words: [u64; 4],
+}
+
+impl NameSlot {
+    /// Longest name that is kept in its slot.
+    pub const INLINE: usize = 32;
+    /// Set in `tail` for the large class.
+    pub const LARGE_TAIL: u32 = 1 << 31;
+    /// A slot that holds nothing.
+    pub const FREE: Self =
+        Self { born: u64::MAX, died: u64::MAX, tag: 0, next: 0, service: 0, tail: 0, words: [0; 4] };
+
+    /// Whether `generation` has the name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_alive(born: u64, died: u64, generation: u64) -> bool {
+        born <= generation && generation < died
+    }
+}
+
+/// The words of a name of more than [`NameSlot::INLINE`] octets.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct LongName {
+    /// Zero-padded.
+    pub words: [u64; crate::question::MAX_NAME_WORDS],
+}
+
+/// One service: what it answers now.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct ServiceSlot {
+    /// Versions of the answer to A.
+    pub a: Cell,
+    /// Versions of the answer to AAAA.
+    pub aaaa: Cell,
+}
+
+/// What follows the answer section.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Follow {
+    /// Nothing.
+    Nothing = 0,
+    /// The positive tail: NS set and addresses.
+    NameServers = 1,
+    /// The negative tail: SOA.
+    Soa = 2,
+}
+
+/// How an answer is to be sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct AnswerHeader {
+    /// The generation that published it.
+    pub generation: u64,
+    /// Flags of the reply in network byte order, without RD.
+    pub flags: u16,
+    /// Address records kept.
+    pub records: u8,
+    /// Address records sent, at most `records`.
+    pub sent: u8,
+    /// [`Follow`] as a number.
+    pub follow: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// Sum of the weights of all records; at least 1.
+    pub weight_total: u32,
+    /// How far one query advances in the weights; coprime to `weight_total`.
+    pub weight_step: u32,
+    /// Zero.
+    pub reserved2: [u32; 2],
+}
+
+/// The address records of a service for one type, in `BYTES` octets.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Answer<const RECORDS: usize, const BYTES: usize> {
+    /// How it is sent.
+    pub header: AnswerHeader,
+    /// Sums of the weights up to and including each record.
+    pub thresholds: [u32; RECORDS],
+    /// The records, each [`A_RECORD_LEN`] or [`AAAA_RECORD_LEN`] octets, as on the wire.
+    pub bytes: [u8; BYTES],
+}
+
+/// An answer with few addresses.
+pub type SmallAnswer = Answer<{ size::SMALL_RECORDS }, { size::SMALL_ANSWER }>;
+/// An answer with many addresses.
+pub type LargeAnswer = Answer<{ size::LARGE_RECORDS }, { size::LARGE_ANSWER }>;
+
+/// Lengths and sums of a [`Tail`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct TailHeader {
+    /// Octets of the authority section.
+    pub authority_len: u16,
+    /// Octets of authority and additional section.
+    pub len: u16,
+    /// Records in the authority section.
+    pub authority_count: u16,
+    /// Records in the additional section, without OPT.
+    pub additional_count: u16,
+    /// Folded sum of the authority section.
+    pub authority_sum: u16,
+    /// Folded sum of both sections.
+    pub sum: u16,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// Authority and additional section of the names of one zone and one length.
+///
+/// Compression pointers lead into the question, at a distance from its end; so one tail
+/// serves all names of that length, whatever the answer section holds.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Tail<const BYTES: usize> {
+    /// Lengths and sums.
+    pub header: TailHeader,
+    /// The records, as on the wire. Not less than 8 octets unless empty.
+    pub bytes: [u8; BYTES],
+}
+
+/// A tail of a usual zone.
+pub type SmallTail = Tail<{ size::SMALL_TAIL }>;
+/// A tail of a zone with many or long-named name servers.
+pub type LargeTail = Tail<{ size::LARGE_TAIL }>;
+
+#[cfg(feature = "user")]
+mod user {
+    use super::{Answer, AnswerHeader, Cell, LongName, NameSlot, ServiceSlot, State, Tail, TailHeader};
+
+    macro_rules! pod {
+        ($([$($generic:tt)*] $type:ty;)*) => {
+            $(
+                // SAFETY: `repr(C)` with integer fields and no padding (asserted by the
+                // tests below): every bit pattern is valid.
+                unsafe impl<$($generic)*> bytemuck::Zeroable for $type {}
+                // SAFETY: as above.
+                unsafe impl<$($generic)*> bytemuck::Pod for $type {}
+            )*
+        };
+    }
+
+    pod! {
+        [] State; [] Cell; [] NameSlot; [] LongName; [] ServiceSlot; [] AnswerHeader; [] TailHeader;
+        [const R: usize, const B: usize] Answer<R, B>;
+        [const B: usize] Tail<B>;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_without_padding() {
+        assert_eq!(size_of::<State>(), 64);
+        assert_eq!(size_of::<Cell>(), 16);
+        assert_eq!(size_of::<NameSlot>(), 64);
+        assert_eq!(size_of::<LongName>(), 256);
+        assert_eq!(size_of::<ServiceSlot>(), 32);
+        assert_eq!(size_of::<AnswerHeader>(), 32);
+        assert_eq!(size_of::<TailHeader>(), 16);
+        assert_eq!(size_of::<SmallAnswer>(), 32 + 32 + 128);
+        assert_eq!(size_of::<LargeAnswer>(), 32 + 256 + 1792);
+        assert_eq!(size_of::<SmallTail>(), 256);
+        assert_eq!(size_of::<LargeTail>(), 1216);
+    }
+
+    #[test]
+    fn a_cell_shows_each_generation_its_own_version() {
+        let old = Cell::version(5, 17);
+        let new = Cell::version(9, 0);
+        let rows = [
+            ([0, 0], 9, 0),
+            ([old, 0], 4, 0),
+            ([old, 0], 5, old),
+            ([old, new], 8, old),
+            ([new, old], 8, old),
+            ([old, new], 9, new),
+            ([new, old], 10, new),
+            ([new, Cell::version(10, 3)], 8, 0),
+        ];
+        for (versions, generation, want) in rows {
+            assert_eq!(Cell::select(versions, generation), want, "{versions:x?} at {generation}");
+        }
+        assert_eq!(Cell::index(Cell::version(u64::MAX >> 24, Cell::LARGE | 7)), Cell::LARGE | 7);
+    }
+
+    #[test]
+    fn a_name_lives_from_its_birth_until_before_its_death() {
+        assert!(!NameSlot::is_alive(3, 7, 2));
+        assert!(NameSlot::is_alive(3, 7, 3));
+        assert!(NameSlot::is_alive(3, u64::MAX, 8));
+        assert!(!NameSlot::is_alive(3, 7, 7));
+        assert!(!NameSlot::is_alive(NameSlot::FREE.born, NameSlot::FREE.died, u64::MAX - 1));
+    }
+}

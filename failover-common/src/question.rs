@@ -1,0 +1,134 @@
+//! The name of a question as little-endian 64-bit words: lower-casing, hash, tag.
+//!
+//! A name in wire format (RFC 1035 section 3.1) of `len` octets is cut into
+//! `ceil(len / 8)` words, the last one padded with zeros. Label lengths are at most 63 and
+//! so lie below `'A'`: lower-casing the raw wire changes letters only, and no walk over the
+//! labels is needed. Two names without zero octets inside their labels are equal exactly if
+//! their words are.
+
+/// Longest name in wire format (RFC 1035 section 2.3.4), in octets.
+pub const MAX_NAME_LEN: usize = 255;
+/// Words of the longest name.
+pub const MAX_NAME_WORDS: usize = MAX_NAME_LEN.div_ceil(8);
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Lower-cases the ASCII letters among eight octets.
+#[inline(always)]
+#[must_use]
+pub const fn lower_case(word: u64) -> u64 {
+    // Per octet, without carries between octets: bit 7 of `at_least_a` is set from 'A' on,
+    // that of `above_z` after 'Z'; octets above 127 are no ASCII.
+    let low_bits = word & !HIGHS;
+    let at_least_a = low_bits + ONES * (0x80 - b'A' as u64);
+    let above_z = low_bits + ONES * (0x7f - b'Z' as u64);
+    let upper = at_least_a & !above_z & !word & HIGHS;
+    word | (upper >> 2)
+}
+
+/// Marks zero octets: the lowest bit set in the result is bit 7 of the first zero octet
+/// (in little-endian order); 0 when there is none.
+#[inline(always)]
+#[must_use]
+pub const fn zero_octets(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & HIGHS
+}
+
+/// A seeded hash over the words of a name.
+///
+/// Not keyed against attackers: only names of the configuration are ever inserted, so that
+/// a query can at worst miss.
+#[derive(Clone, Copy, Debug)]
+pub struct NameHash(u64);
+
+impl NameHash {
+    /// Starts a hash.
+    #[inline(always)]
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Adds a lower-cased word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn add(self, word: u64) -> Self {
+        let mixed = (self.0 ^ word).wrapping_mul(MULTIPLIER);
+        Self(mixed ^ (mixed >> 32))
+    }
+
+    /// The home slot among `mask + 1` (a power of two).
+    #[inline(always)]
+    #[must_use]
+    pub const fn home(self, mask: u32) -> u32 {
+        self.0 as u32 & mask
+    }
+
+    /// 24 other bits of the hash and the length of the name: what is compared before the name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(self, len: u8) -> u32 {
+        ((self.0 >> 40) as u32) << 8 | len as u32
+    }
+}
+
+/// The lower-cased words of a name in wire format, for user space.
+///
+/// Returns the words and how many of them are used; `None` if the name is longer than
+/// [`MAX_NAME_LEN`].
+#[must_use]
+pub fn words(name: &[u8]) -> Option<([u64; MAX_NAME_WORDS], usize)> {
+    if name.len() > MAX_NAME_LEN {
+        return None;
+    }
+    let mut words = [0; MAX_NAME_WORDS];
+    for (word, chunk) in words.iter_mut().zip(name.chunks(8)) {
+        let mut bytes = [0; 8];
+        bytes[..chunk.len()].copy_from_slice(chunk);
+        *word = lower_case(u64::from_le_bytes(bytes));
+    }
+    Some((words, name.len().div_ceil(8)))
+}
+
+/// The hash of a name in wire format, for user space.
+#[must_use]
+pub fn hash(seed: u64, words: &[u64]) -> NameHash {
+    words.iter().fold(NameHash::new(seed), |hash, word| hash.add(*word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lower_case_agrees_with_ascii_on_every_octet_at_every_place() {
+        for octet in 0..=u8::MAX {
+            for place in 0..8 {
+                for other in [0, b'A', b'Z', b'z', 0x7f, 0x80, 0xff] {
+                    let mut bytes = [other; 8];
+                    bytes[place] = octet;
+                    let want = bytes.map(|b| b.to_ascii_lowercase());
+                    assert_eq!(lower_case(u64::from_le_bytes(bytes)).to_le_bytes(), want);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn first_zero_octet_is_found() {
+        for zeros in 0..=u8::MAX {
+            let bytes = core::array::from_fn(|i| if zeros >> i & 1 == 1 { 0 } else { 1 + i as u8 * 31 });
+            let marks = zero_octets(u64::from_le_bytes(bytes));
+            let want = bytes.iter().position(|b| *b == 0);
+            assert_eq!((marks != 0).then(|| marks.trailing_zeros() as usize / 8), want);
+        }
+    }
+
+    #[test]
+    fn names_that_differ_only_in_case_have_the_same_words() {
+        assert_eq!(words(b"\x03WwW\x07eXample\x03com\0"), words(b"\x03www\x07example\x03com\0"));
+        assert!(words(&[1; 256]).is_none());
+    }
+}

@@ -1,0 +1,60 @@
+//! What the program is told when it is loaded: constants to the verifier, which removes
+//! what they make unreachable.
+
+/// Addresses of one family that the program can be given.
+pub const MAX_LISTEN: usize = 16;
+
+/// Settings of the program, in its read-only data.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Settings {
+    /// Seed of the name hash.
+    pub seed: u64,
+    /// Home slots of the name table, less one.
+    pub name_mask: u32,
+    /// Our port, in network byte order.
+    pub port: u16,
+    /// Largest UDP payload we send and announce, in octets.
+    pub edns_udp_size: u16,
+    /// How many of `listen_v4` are in use.
+    pub listen_v4_len: u32,
+    /// How many of `listen_v6` are in use.
+    pub listen_v6_len: u32,
+    /// Our IPv4 addresses, each as its octets lie in a packet.
+    pub listen_v4: [u32; MAX_LISTEN],
+    /// Our IPv6 addresses, each as two words as their octets lie in a packet.
+    pub listen_v6: [[u64; 2]; MAX_LISTEN],
+}
+
+impl Settings {
+    /// A program that answers nothing.
+    pub const NONE: Self = Self {
+        seed: 0,
+        name_mask: 0,
+        port: 0,
+        edns_udp_size: 0,
+        listen_v4_len: 0,
+        listen_v6_len: 0,
+        listen_v4: [0; MAX_LISTEN],
+        listen_v6: [[0; 2]; MAX_LISTEN],
+    };
+}
+
+#[cfg(feature = "user")]
+mod user {
+    use super::Settings;
+
+    // SAFETY: `repr(C)`, integers ordered by size: 8 + 4 + 2 + 2 + 4 + 4 + 64 + 256 octets
+    // without padding, every bit pattern is valid.
+    unsafe impl bytemuck::Zeroable for Settings {}
+    // SAFETY: as above.
+    unsafe impl bytemuck::Pod for Settings {}
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn no_padding() {
+        assert_eq!(size_of::<super::Settings>(), 8 + 4 + 2 + 2 + 4 + 4 + 64 + 256);
+    }
+}

@@ -1,0 +1,183 @@
+//! From a query to the answer of the current generation.
+
+use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
+use failover_common::{
+    counters::{Counter, ServiceHits},
+    layout::{
+        A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, LargeAnswer, NameSlot, SmallAnswer, TailHeader,
+    },
+};
+
+use crate::{
+    frame::Frame,
+    maps::{ANSWERS, LARGE_ANSWERS, LARGE_TAILS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES, STATE, TAILS, setting, shared},
+    query::{Query, is_named},
+};
+
+const TYPE_A: u16 = 1;
+const TYPE_AAAA: u16 = 28;
+/// Longest chain of the name table; the writer keeps to it.
+const MAX_CHAIN: usize = 16;
+
+/// Where the parts of a reply lie.
+pub(crate) struct Found {
+    /// The address records.
+    pub records: Records,
+    /// How they are sent.
+    pub header: &'static AnswerHeader,
+    /// Octets of one record.
+    pub record_len: usize,
+    /// The section after the answer, if any.
+    pub tail: Option<TailRef>,
+    /// This CPU's count of answers, which turns the rotation.
+    pub hits: *mut u64,
+}
+
+/// Address records by class of size.
+pub(crate) enum Records {
+    /// Few.
+    Small(&'static SmallAnswer),
+    /// Many.
+    Large(&'static LargeAnswer),
+}
+
+/// A tail by class of size.
+#[derive(Clone, Copy)]
+pub(crate) enum TailRef {
+    /// A usual one.
+    Small(&'static failover_common::layout::SmallTail),
+    /// A long one.
+    Large(&'static failover_common::layout::LargeTail),
+}
+
+impl TailRef {
+    /// Its lengths and sums.
+    #[inline(always)]
+    pub(crate) fn header(&self) -> &'static TailHeader {
+        match self {
+            Self::Small(tail) => &tail.header,
+            Self::Large(tail) => &tail.header,
+        }
+    }
+}
+
+/// Finds what answers the query.
+#[inline(always)]
+pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Found, Counter> {
+    let state = STATE.get(0).ok_or(Counter::PassedStale)?;
+    let generation = shared!(state.generation);
+    if generation == 0 {
+        return Err(Counter::PassedStale);
+    }
+    let slot = find_name(ctx, frame, query, generation)?;
+    let valid_until = shared!(state.valid_until);
+    // SAFETY: a helper without arguments.
+    if valid_until != u64::MAX && unsafe { bpf_ktime_get_coarse_ns() } > valid_until {
+        return Err(Counter::PassedStale);
+    }
+    let service = SERVICES.get(slot.service).ok_or(Counter::PassedName)?;
+    let hits = SERVICE_HITS.get_ptr_mut(slot.service).ok_or(Counter::PassedName)?;
+    let (cell, hits, record_len) = match query.qtype {
+        // SAFETY: fields of this CPU's map value.
+        TYPE_A => (&service.a, unsafe { &raw mut (*hits).a }, A_RECORD_LEN),
+        // SAFETY: as above.
+        TYPE_AAAA => (&service.aaaa, unsafe { &raw mut (*hits).aaaa }, AAAA_RECORD_LEN),
+        _ => return Err(Counter::PassedType),
+    };
+    let index = select(cell, generation)?;
+    let (records, header) = if index & Cell::LARGE == 0 {
+        let answer = ANSWERS.get(index).ok_or(Counter::PassedOvertaken)?;
+        (Records::Small(answer), &answer.header)
+    } else {
+        let answer = LARGE_ANSWERS.get(index & !Cell::LARGE).ok_or(Counter::PassedOvertaken)?;
+        (Records::Large(answer), &answer.header)
+    };
+    let tail = find_tail(slot.tail, header.follow);
+    Ok(Found { records, header, record_len, tail, hits })
+}
+
+/// The slot of the query's name, if `generation` has it.
+#[inline(always)]
+fn find_name(ctx: &XdpContext, frame: &Frame, query: &Query, generation: u64) -> Result<&'static NameSlot, Counter> {
+    let slot = find_tag(query, generation).ok_or(Counter::PassedName)?;
+    if is_in_slot(ctx, frame, query, slot) { Ok(slot) } else { Err(Counter::PassedName) }
+}
+
+/// The slot whose tag is the query's. The writer sees to it that no two names of a chain
+/// share a tag.
+#[inline(always)]
+fn find_tag(query: &Query, generation: u64) -> Option<&'static NameSlot> {
+    let tag = query.hash.tag(query.name_len as u8);
+    let mut index = query.hash.home(setting!(name_mask));
+    for _ in 0..MAX_CHAIN {
+        let slot = NAMES.get(index)?;
+        if slot.tag == tag && NameSlot::is_alive(shared!(slot.born), shared!(slot.died), generation) {
+            return Some(slot);
+        }
+        index = shared!(slot.next);
+        if index == 0 {
+            break;
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn is_in_slot(ctx: &XdpContext, frame: &Frame, query: &Query, slot: &NameSlot) -> bool {
+    if query.name_len <= NameSlot::INLINE {
+        return is_named(ctx, frame, query, &slot.words);
+    }
+    match LONG_NAMES.get(slot.words[0] as u32) {
+        Some(name) => is_named(ctx, frame, query, &name.words),
+        None => false,
+    }
+}
+
+/// The index of the answer that belongs to `generation`.
+///
+/// The writer overwrites the older version when it prepares the next generation but one. A
+/// reader that was overtaken by two publications looks again, once.
+#[inline(always)]
+fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
+    let version = Cell::select([shared!(cell.versions[0]), shared!(cell.versions[1])], generation);
+    if version != 0 {
+        return Ok(Cell::index(version));
+    }
+    let generation = match STATE.get(0) {
+        Some(state) => shared!(state.generation),
+        None => 0,
+    };
+    match Cell::select([shared!(cell.versions[0]), shared!(cell.versions[1])], generation) {
+        0 => Err(Counter::PassedOvertaken),
+        version => Ok(Cell::index(version)),
+    }
+}
+
+#[inline(always)]
+fn find_tail(index: u32, follow: u8) -> Option<TailRef> {
+    let offset = if follow == Follow::NameServers as u8 {
+        0
+    } else if follow == Follow::Soa as u8 {
+        1
+    } else {
+        return None;
+    };
+    if index & NameSlot::LARGE_TAIL == 0 {
+        TAILS.get(index + offset).map(TailRef::Small)
+    } else {
+        LARGE_TAILS.get((index & !NameSlot::LARGE_TAIL) + offset).map(TailRef::Large)
+    }
+}
+
+/// Counts an answer and returns how many this CPU has given before.
+#[inline(always)]
+pub(crate) fn next_turn(hits: *mut u64) -> u64 {
+    // SAFETY: a field of this CPU's value of `SERVICE_HITS`, see [`find`].
+    unsafe {
+        let turn = *hits;
+        *hits = turn + 1;
+        turn
+    }
+}
+
+const _: () = assert!(size_of::<ServiceHits>() == 16);

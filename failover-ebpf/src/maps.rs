@@ -1,0 +1,91 @@
+//! Every map of the program.
+//!
+//! User space writes all of them but the counters, and only where no reader looks; see
+//! [`failover_common::layout`] for the rule. Words that may change while we read are read
+//! once, whole and volatile.
+
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray},
+    macros::btf_map,
+};
+use failover_common::{
+    counters::{Counter, Counters, ServiceHits},
+    layout::{LargeAnswer, LargeTail, LongName, NameSlot, ServiceSlot, SmallAnswer, SmallTail, State},
+    settings::Settings,
+};
+
+/// `BPF_F_MMAPABLE`: user space writes by plain stores.
+const MMAPABLE: usize = 1 << 10;
+
+/// Generation and heartbeat.
+#[btf_map]
+pub(crate) static STATE: Array<State, 1, MMAPABLE> = Array::new();
+
+// Sizes are set by the loader.
+
+/// The hash table of names.
+#[btf_map]
+pub(crate) static NAMES: Array<NameSlot, 1, MMAPABLE> = Array::new();
+/// Names that do not fit in their slot.
+#[btf_map]
+pub(crate) static LONG_NAMES: Array<LongName, 1, MMAPABLE> = Array::new();
+/// Services by id.
+#[btf_map]
+pub(crate) static SERVICES: Array<ServiceSlot, 1, MMAPABLE> = Array::new();
+/// Answers of few addresses.
+#[btf_map]
+pub(crate) static ANSWERS: Array<SmallAnswer, 1, MMAPABLE> = Array::new();
+/// Answers of many addresses.
+#[btf_map]
+pub(crate) static LARGE_ANSWERS: Array<LargeAnswer, 1, MMAPABLE> = Array::new();
+/// Authority and additional sections.
+#[btf_map]
+pub(crate) static TAILS: Array<SmallTail, 2, MMAPABLE> = Array::new();
+/// Authority and additional sections of zones with many name servers.
+#[btf_map]
+pub(crate) static LARGE_TAILS: Array<LargeTail, 2, MMAPABLE> = Array::new();
+/// What became of the packets.
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+/// Answers given, by service.
+#[btf_map]
+pub(crate) static SERVICE_HITS: PerCpuArray<ServiceHits, 1> = PerCpuArray::new();
+
+/// Written by the loader.
+#[unsafe(no_mangle)]
+static SETTINGS: Settings = Settings::NONE;
+
+/// The program's settings.
+#[inline(always)]
+pub(crate) fn settings() -> *const Settings {
+    &raw const SETTINGS
+}
+
+/// Reads one setting: `setting!(port)`.
+macro_rules! setting {
+    ($($field:tt)+) => {
+        // SAFETY: a field of a static that is never written while the program runs;
+        // volatile, because the loader replaces the value that the compiler sees.
+        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::settings()).$($field)+) }
+    };
+}
+pub(crate) use setting;
+
+/// Reads a word of a map value that user space may write at the same time.
+macro_rules! shared {
+    ($place:expr) => {
+        // SAFETY: a place inside a map value; the word is read once and whole.
+        unsafe { core::ptr::read_volatile(&raw const $place) }
+    };
+}
+pub(crate) use shared;
+
+/// Counts a packet on this CPU.
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: a field of this CPU's value; XDP programs do not interrupt each other on
+        // one CPU.
+        unsafe { *counters.cast::<u64>().add(counter as usize) += 1 };
+    }
+}

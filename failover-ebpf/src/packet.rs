@@ -1,0 +1,76 @@
+//! Bounds-checked access to the packet: the only place that makes pointers into it.
+
+use aya_ebpf::programs::XdpContext;
+
+/// Hides an offset from the optimiser, so that the pointer that is checked against the end
+/// of the packet is the one that is used: the verifier follows registers, not algebra.
+#[inline(always)]
+pub(crate) fn opaque(mut value: u64) -> u64 {
+    // A real instruction: the kernel refuses line information for none.
+    // SAFETY: the register comes out as it went in.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// A word that the verifier knows nothing about.
+///
+/// The verifier follows every branch with what it learned there: a length that is 14 here
+/// and 18 there doubles the work on all code that follows, and the program soon exceeds what
+/// a kernel accepts. [`Noise::bound`] leaves it nothing but an upper bound, so that the paths
+/// become one again.
+#[derive(Clone, Copy)]
+pub(crate) struct Noise(u64);
+
+impl Noise {
+    /// Takes eight octets of the packet.
+    #[inline(always)]
+    pub(crate) fn new(ctx: &XdpContext) -> Option<Self> {
+        load(ctx, 0).map(Self)
+    }
+
+    /// `value`, which is at most `MASK` (all ones from its highest bit).
+    #[inline(always)]
+    pub(crate) fn bound<const MASK: usize>(self, mut value: usize) -> usize {
+        // Not `pure`: the same bound for two loops must stay two registers.
+        // SAFETY: the same word twice: the register comes out as it went in.
+        unsafe {
+            core::arch::asm!(
+                "{0} ^= {1}",
+                "{0} ^= {1}",
+                inout(reg) value,
+                in(reg) self.0,
+                options(nomem, nostack, preserves_flags)
+            );
+        }
+        value & MASK
+    }
+}
+
+/// Length of the packet in octets.
+#[inline(always)]
+pub(crate) fn len(ctx: &XdpContext) -> usize {
+    ctx.data_end() - ctx.data()
+}
+
+/// A pointer to the `T` at `offset`, if it lies wholly within the packet.
+///
+/// Packet data has no alignment; the machines that BPF's JIT runs on load unaligned words.
+#[inline(always)]
+pub(crate) fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
+    let start = ctx.data() + opaque(offset as u64) as usize;
+    (start + size_of::<T>() <= ctx.data_end()).then_some(start as *mut T)
+}
+
+/// Reads the `T` at `offset`.
+#[inline(always)]
+pub(crate) fn load<T: Copy>(ctx: &XdpContext, offset: usize) -> Option<T> {
+    // SAFETY: `at` checked that the whole `T` lies within the packet.
+    at(ctx, offset).map(|pointer: *mut T| unsafe { *pointer })
+}
+
+/// Writes the `T` at `offset`.
+#[inline(always)]
+pub(crate) fn store<T>(ctx: &XdpContext, offset: usize, value: T) -> Option<()> {
+    // SAFETY: `at` checked that the whole `T` lies within the packet.
+    at(ctx, offset).map(|pointer| unsafe { *pointer = value })
+}

@@ -1,0 +1,243 @@
+//! The DNS message: a standard query with one question and at most an OPT record.
+
+use aya_ebpf::programs::XdpContext;
+use failover_common::{
+    checksum::add64,
+    counters::Counter,
+    question::{MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, lower_case, zero_octets},
+};
+
+use crate::{
+    frame::Frame,
+    maps::setting,
+    packet::load,
+};
+
+/// Octets of a DNS header (RFC 1035 section 4.1.1).
+pub(crate) const HEADER_LEN: usize = 12;
+/// Octets of type and class after the question's name.
+pub(crate) const TYPE_CLASS_LEN: usize = 4;
+/// Octets of an OPT record without options (RFC 6891 section 6.1.2).
+pub(crate) const OPT_LEN: usize = 11;
+/// Options we look at; a query with more is passed.
+const MAX_OPTIONS: usize = 8;
+
+/// `IN`, in network byte order.
+const CLASS_IN: u16 = 1u16.to_be();
+
+/// A query for one name.
+pub(crate) struct Query {
+    /// Octets of the question's name.
+    pub name_len: usize,
+    /// Octets of the name in whole words.
+    pub whole_len: usize,
+    /// The rest of the name as a lower-cased word.
+    pub last_word: u64,
+    /// Hash of the lower-cased name.
+    pub hash: NameHash,
+    /// Sum of the name as it came, unfolded.
+    pub name_sum: u64,
+    /// Type and class, as they lie in the packet.
+    pub type_class: u32,
+    /// Type in host byte order.
+    pub qtype: u16,
+    /// The OPT record.
+    pub edns: Option<Edns>,
+}
+
+/// What an OPT record says.
+#[derive(Clone, Copy)]
+pub(crate) struct Edns {
+    /// The requestor's UDP payload size, in octets.
+    pub size: u16,
+    /// DO (RFC 3225): 1 or 0.
+    pub dnssec_ok: u64,
+}
+
+/// Parses the DNS message of a frame.
+#[inline(always)]
+pub(crate) fn parse(ctx: &XdpContext, frame: &Frame) -> Result<Query, Counter> {
+    let additional = parse_header(ctx, frame)?;
+    let question = frame.dns + HEADER_LEN;
+    // At most 12 + 255 + 4 octets and an OPT record with its options.
+    let rest = frame.message_len.checked_sub(HEADER_LEN + TYPE_CLASS_LEN).ok_or(Counter::PassedLength)?;
+    let (name_len, edns) = if additional == 0 {
+        (rest, None)
+    } else if let Some(edns) = bare_opt_at_end(ctx, frame) {
+        (rest - OPT_LEN, Some(edns?))
+    } else {
+        let name_len = scan_name(ctx, question)?;
+        let opt = question + name_len + TYPE_CLASS_LEN;
+        (name_len, Some(parse_opt(ctx, opt, frame.dns + frame.message_len)?))
+    };
+    if name_len == 0 || name_len > MAX_NAME_LEN {
+        return Err(Counter::PassedQuestion);
+    }
+    read_name(ctx, frame, question, frame.noise.bound::<0xff>(name_len), edns)
+}
+
+/// One masked compare over flags and counts. Returns ARCOUNT, 0 or 1.
+#[inline(always)]
+fn parse_header(ctx: &XdpContext, frame: &Frame) -> Result<u16, Counter> {
+    // QR, opcode and TC clear; QDCOUNT 1, ANCOUNT and NSCOUNT 0.
+    const MASK: u64 = u64::from_le_bytes([0xfa, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
+    const WANT: u64 = u64::from_le_bytes([0, 0, 0, 1, 0, 0, 0, 0]);
+    let word: u64 = load(ctx, frame.dns + 2).ok_or(Counter::PassedLength)?;
+    let additional: u16 = load(ctx, frame.dns + 10).ok_or(Counter::PassedLength)?;
+    let additional = u16::from_be(additional);
+    if word.to_le() & MASK != WANT || additional > 1 {
+        return Err(Counter::PassedHeader);
+    }
+    Ok(additional)
+}
+
+/// The OPT record without options that ends the message, if that is what ends it.
+///
+/// A guess: the name must turn out to end where it leaves room for. No configured name has
+/// a zero octet before its end, so a wrong guess finds no name.
+#[inline(always)]
+fn bare_opt_at_end(ctx: &XdpContext, frame: &Frame) -> Option<Result<Edns, Counter>> {
+    if frame.message_len < HEADER_LEN + 1 + TYPE_CLASS_LEN + OPT_LEN || frame.message_len > 512 {
+        return None;
+    }
+    let opt = frame.dns + frame.message_len - OPT_LEN;
+    // Owner, type, size, extended rcode, version, DO; then other flags and the length of options.
+    let word: u64 = load(ctx, opt)?;
+    let rest: u16 = load(ctx, opt + 9)?;
+    let word = word.to_le();
+    if word & 0xff_ffff != 0x29_0000 || rest != 0 {
+        return None;
+    }
+    Some(edns(word))
+}
+
+/// The fields of an OPT record's first eight octets.
+#[inline(always)]
+fn edns(word: u64) -> Result<Edns, Counter> {
+    if (word >> 48) as u8 != 0 {
+        return Err(Counter::PassedEdnsVersion);
+    }
+    Ok(Edns { size: ((word >> 24) as u16).swap_bytes(), dnssec_ok: word >> 63 })
+}
+
+/// The length of the name at `question`, when an OPT record follows it.
+#[inline(always)]
+fn scan_name(ctx: &XdpContext, question: usize) -> Result<usize, Counter> {
+    for index in 0..MAX_NAME_WORDS {
+        // Never beyond the packet: type, class and OPT follow the name.
+        let word: u64 = load(ctx, question + index * 8).ok_or(Counter::PassedQuestion)?;
+        let zeros = zero_octets(word.to_le());
+        if zeros != 0 {
+            return Ok(index * 8 + first_marked(zeros) + 1);
+        }
+    }
+    Err(Counter::PassedQuestion)
+}
+
+/// Index of the lowest octet whose bit 7 is set.
+#[inline(always)]
+fn first_marked(marks: u64) -> usize {
+    // BPF counts no trailing zeros. Below the lowest mark, set bit 0 of every octet; the
+    // multiplication adds these bits up in the highest octet.
+    let below = (marks & marks.wrapping_neg()).wrapping_sub(1) & 0x0101_0101_0101_0101;
+    (below.wrapping_mul(0x0101_0101_0101_0101) >> 56) as usize - 1
+}
+
+/// The OPT record at `opt`, with options, up to `end` of the message.
+#[inline(always)]
+fn parse_opt(ctx: &XdpContext, opt: usize, end: usize) -> Result<Edns, Counter> {
+    let word: u64 = load(ctx, opt).ok_or(Counter::PassedOpt)?;
+    let word = word.to_le();
+    let options_len: u16 = load(ctx, opt + 9).ok_or(Counter::PassedOpt)?;
+    if word & 0xff_ffff != 0x29_0000 || opt + OPT_LEN + usize::from(u16::from_be(options_len)) != end {
+        return Err(Counter::PassedOpt);
+    }
+    let edns = edns(word)?;
+    let mut option = opt + OPT_LEN;
+    for _ in 0..MAX_OPTIONS {
+        if option == end {
+            return Ok(edns);
+        }
+        // The offset of a packet that is no longer than a frame, which the verifier forgot.
+        if option > 0x3fff {
+            break;
+        }
+        let code_len: u32 = load(ctx, option).ok_or(Counter::PassedOpt)?;
+        let code_len = u32::from_be(code_len);
+        if must_be_answered((code_len >> 16) as u16) {
+            return Err(Counter::PassedEdnsOption);
+        }
+        option += 4 + (code_len & 0xffff) as usize;
+        if option > end {
+            return Err(Counter::PassedOpt);
+        }
+    }
+    if option == end { Ok(edns) } else { Err(Counter::PassedEdnsOption) }
+}
+
+/// Whether user space answers this option. A server that does not implement an option
+/// ignores it (RFC 6891 section 6.1.2): so with NSID, COOKIE, client subnet and the rest.
+#[inline(always)]
+fn must_be_answered(_code: u16) -> bool {
+    false
+}
+
+/// Reads name, type and class once: hash, sum, last word.
+#[inline(always)]
+fn read_name(
+    ctx: &XdpContext,
+    frame: &Frame,
+    question: usize,
+    name_len: usize,
+    edns: Option<Edns>,
+) -> Result<Query, Counter> {
+    let mut hash = NameHash::new(setting!(seed));
+    let mut name_sum = 0;
+    let whole_len = name_len & !7;
+    // What the loop teaches the verifier about its end must not stick to the length.
+    let loop_end = frame.noise.bound::<0xf8>(whole_len);
+    let mut offset = 0;
+    while offset < loop_end {
+        let word: u64 = load(ctx, question + offset).ok_or(Counter::PassedQuestion)?;
+        name_sum = add64(name_sum, word);
+        hash = hash.add(lower_case(word.to_le()));
+        offset += 8;
+    }
+    let mut last_word = 0;
+    if name_len & 7 != 0 {
+        // The word that ends with the name; what precedes it in the word, at the least the
+        // DNS header, is shifted out.
+        let word: u64 = load(ctx, question + name_len - 8).ok_or(Counter::PassedQuestion)?;
+        let word = word.to_le() >> ((8 - (name_len & 7)) * 8);
+        name_sum = add64(name_sum, word.to_le());
+        last_word = lower_case(word);
+        hash = hash.add(last_word);
+    }
+    let type_class: u32 = load(ctx, question + name_len).ok_or(Counter::PassedQuestion)?;
+    let [qtype, class] = [type_class.to_le() as u16, (type_class.to_le() >> 16) as u16];
+    if class != CLASS_IN.to_le() {
+        return Err(Counter::PassedClass);
+    }
+    Ok(Query { name_len, whole_len, last_word, hash, name_sum, type_class, qtype: qtype.swap_bytes(), edns })
+}
+
+/// Whether the name of the query is the one with these words.
+///
+/// `words` may be longer than the name; the tag has compared the lengths.
+#[inline(always)]
+pub(crate) fn is_named<const WORDS: usize>(ctx: &XdpContext, frame: &Frame, query: &Query, words: &[u64; WORDS]) -> bool {
+    let question = frame.dns + HEADER_LEN;
+    let loop_end = frame.noise.bound::<0xf8>(query.whole_len);
+    let mut index = 0;
+    while index < WORDS {
+        if index * 8 >= loop_end {
+            break;
+        }
+        match load::<u64>(ctx, question + index * 8) {
+            Some(word) if lower_case(word.to_le()) == words[index] => {}
+            _ => return false,
+        }
+        index += 1;
+    }
+    query.whole_len == query.name_len || (index < WORDS && words[index] == query.last_word)
+}

@@ -1,0 +1,445 @@
+//! The reply: how large it is, whether it may go out, and the writing of it.
+//!
+//! The only module that changes a packet. Room for the records is made at the front, which
+//! is cheap (`bpf_xdp_adjust_head`): headers and question move towards the start. Where a
+//! driver has no such room, or not enough of it, it is made at the end.
+
+use aya_ebpf::{
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    programs::XdpContext,
+};
+use failover_common::{
+    checksum::{add64, fold, shift_odd},
+    counters::Counter,
+    layout::{AAAA_RECORD_LEN, Answer, Tail},
+    question::MAX_NAME_LEN,
+};
+
+use crate::{
+    Stop,
+    frame::{Frame, Ip, UDP, UDP_LEN, address_sum},
+    lookup::{Found, Records, TailRef, next_turn},
+    maps::setting,
+    packet::{self, Noise, load, opaque, store},
+    query::{Edns, HEADER_LEN, OPT_LEN, Query, TYPE_CLASS_LEN},
+};
+
+/// UDP payload that every client takes (RFC 1035 section 2.3.4).
+const CLASSIC_SIZE: usize = 512;
+/// Growth at the front that every driver with headroom allows: 256 octets less the kernel's
+/// `struct xdp_frame`.
+const MAX_HEAD_GROWTH: usize = 192;
+/// Longest DNS header with question.
+const MAX_MESSAGE: usize = HEADER_LEN + MAX_NAME_LEN + TYPE_CLASS_LEN;
+/// TTL and hop limit of replies.
+const TTL: u8 = 64;
+/// AA and QR in the flags of a header, as they lie in the packet.
+const RD: u16 = 0x0100u16.to_be();
+
+/// Sections of a reply.
+#[derive(Clone, Copy)]
+struct Plan {
+    /// Address records sent.
+    sent: usize,
+    /// Octets of the answer section.
+    answer_len: usize,
+    /// Octets copied from the tail.
+    tail_len: usize,
+    /// Sum of what is copied from the tail.
+    tail_sum: u16,
+    /// Records in the authority section.
+    authority_count: u16,
+    /// Records in the additional section, with OPT.
+    additional_count: u16,
+    /// Octets of the OPT record.
+    opt_len: usize,
+}
+
+impl Plan {
+    /// Octets after the question.
+    #[inline(always)]
+    fn records_len(&self) -> usize {
+        self.answer_len + self.tail_len + self.opt_len
+    }
+
+    /// The same with nothing for the verifier to tell apart, see [`Noise`].
+    #[inline(always)]
+    fn bounded(self, noise: Noise) -> Self {
+        Self {
+            sent: noise.bound::<0x7f>(self.sent),
+            answer_len: noise.bound::<0x7ff>(self.answer_len),
+            tail_len: noise.bound::<0x7ff>(self.tail_len),
+            opt_len: noise.bound::<0xf>(self.opt_len),
+            ..self
+        }
+    }
+}
+
+/// Sends the reply, or leaves the packet as it is.
+#[inline(always)]
+pub(crate) fn send(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found) -> Result<Counter, Stop> {
+    let plan = plan(frame.noise, query, found).map_err(Stop::Pass)?.bounded(frame.noise);
+    let question_end = frame.dns + HEADER_LEN + query.name_len + TYPE_CLASS_LEN;
+    let shift = make_room(ctx, frame, question_end + plan.records_len()).map_err(Stop::Pass)?;
+    let shift = frame.noise.bound::<0xff>(shift);
+    write(ctx, frame, query, found, &plan, shift).ok_or(Stop::Broken)?;
+    Ok(if plan.sent > 0 {
+        Counter::Answered
+    } else if found.tail.is_some() {
+        Counter::AnsweredNodata
+    } else {
+        Counter::AnsweredServfail
+    })
+}
+
+/// Decides what the reply carries: what does not fit the client is left out in the order of
+/// RFC 2181 section 9; if the answer itself does not fit, user space truncates.
+#[inline(always)]
+fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
+    let (opt_len, room) = match query.edns {
+        Some(edns) => {
+            let size = usize::from(edns.size).max(CLASSIC_SIZE).min(usize::from(setting!(edns_udp_size)));
+            (OPT_LEN, noise.bound::<0x7ff>(size))
+        }
+        None => (0, CLASSIC_SIZE),
+    };
+    let sent = usize::from(found.header.sent);
+    let answer_len = sent * found.record_len;
+    let opt_count = u16::from(opt_len != 0);
+    let fixed = HEADER_LEN + query.name_len + TYPE_CLASS_LEN + answer_len + opt_len;
+    let bare = Plan {
+        sent,
+        answer_len,
+        tail_len: 0,
+        tail_sum: 0,
+        authority_count: 0,
+        additional_count: opt_count,
+        opt_len,
+    };
+    if fixed > room {
+        return Err(Counter::PassedTooLarge);
+    }
+    let Some(tail) = found.tail else {
+        return Ok(bare);
+    };
+    let tail = tail.header();
+    let (len, authority_len) = (usize::from(tail.len), usize::from(tail.authority_len));
+    if fixed + len <= room {
+        return Ok(Plan {
+            tail_len: len,
+            tail_sum: tail.sum,
+            authority_count: tail.authority_count,
+            additional_count: tail.additional_count + opt_count,
+            ..bare
+        });
+    }
+    if fixed + authority_len <= room {
+        return Ok(Plan {
+            tail_len: authority_len,
+            tail_sum: tail.authority_sum,
+            authority_count: tail.authority_count,
+            ..bare
+        });
+    }
+    // Without its SOA a negative answer says nothing.
+    if sent == 0 { Err(Counter::PassedTooLarge) } else { Ok(bare) }
+}
+
+/// Makes the packet `len` octets long. Returns by how much its contents moved towards the
+/// end, seen from its start.
+#[inline(always)]
+fn make_room(ctx: &XdpContext, frame: &Frame, len: usize) -> Result<usize, Counter> {
+    let growth = len as i64 - frame.len as i64;
+    if growth == 0 {
+        return Ok(0);
+    }
+    if growth > 0 && growth <= MAX_HEAD_GROWTH as i64 {
+        // SAFETY: the context is ours; all packet pointers are made anew afterwards.
+        if unsafe { bpf_xdp_adjust_head(ctx.ctx, -growth as i32) } == 0 {
+            return Ok(growth as usize);
+        }
+    }
+    // SAFETY: as above.
+    match unsafe { bpf_xdp_adjust_tail(ctx.ctx, growth as i32) } {
+        0 => Ok(0),
+        _ => Err(Counter::PassedNoRoom),
+    }
+}
+
+/// Writes the reply. Every access lies within the room that was made.
+#[inline(always)]
+fn write(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found, plan: &Plan, shift: usize) -> Option<()> {
+    let question_end = frame.dns + HEADER_LEN + query.name_len + TYPE_CLASS_LEN;
+    let udp_len = (question_end - frame.dns + plan.records_len() + UDP_LEN) as u16;
+    let address_sum = address_sum(&frame.ip);
+
+    write_ethernet(ctx, frame, shift)?;
+    write_ip(ctx, frame, udp_len)?;
+    move_message(ctx, frame, question_end - frame.dns, shift)?;
+    let flags_sum = write_header(ctx, frame, found, plan)?;
+
+    let mut at = question_end;
+    let answer_sum = match found.records {
+        Records::Small(answer) => write_records(ctx, frame.noise, at, answer, plan, found)?,
+        Records::Large(answer) => write_records(ctx, frame.noise, at, answer, plan, found)?,
+    };
+    at += plan.answer_len;
+    match found.tail {
+        Some(TailRef::Small(tail)) => write_tail(ctx, frame.noise, at, tail, plan.tail_len)?,
+        Some(TailRef::Large(tail)) => write_tail(ctx, frame.noise, at, tail, plan.tail_len)?,
+        None => {}
+    }
+    at += plan.tail_len;
+    let opt_sum = match query.edns {
+        Some(edns) => write_opt(ctx, at, edns)?,
+        None => 0,
+    };
+
+    // The records start where the question ends: at an odd offset if the name is odd.
+    let odd = query.name_len & 1 == 1;
+    let sum = address_sum
+        + u64::from(frame.ports[0])
+        + u64::from(frame.ports[1])
+        + u64::from(u16::from(UDP).to_be())
+        // Once in the pseudo header, once in the header itself.
+        + 2 * u64::from(udp_len.to_be())
+        + flags_sum
+        + query.name_sum
+        + u64::from(shift_odd(fold(u64::from(query.type_class)), odd))
+        + u64::from(shift_odd(fold(answer_sum + u64::from(plan.tail_sum)), odd))
+        + u64::from(shift_odd(opt_sum, odd ^ (plan.tail_len & 1 == 1)));
+    let checksum = match !fold(sum) {
+        0 => 0xffff,
+        checksum => checksum,
+    };
+    store(ctx, frame.udp, u32::from(frame.ports[1]).to_le() | (u32::from(frame.ports[0]) << 16).to_le())?;
+    store(ctx, frame.udp + 4, u32::from(udp_len.to_be()).to_le() | (u32::from(checksum) << 16).to_le())
+}
+
+/// Addresses swapped, tags and type kept.
+#[inline(always)]
+fn write_ethernet(ctx: &XdpContext, frame: &Frame, shift: usize) -> Option<()> {
+    let destination_start: u32 = load(ctx, shift)?;
+    let destination_end: u16 = load(ctx, shift + 4)?;
+    let source_start: u32 = load(ctx, shift + 6)?;
+    let source_end: u16 = load(ctx, shift + 10)?;
+    let ethertype: u16 = load(ctx, shift + 12)?;
+    // Two tags and what follows them, or one, or none: all of it is moved.
+    let tags = if frame.l2_len > 14 { load::<u64>(ctx, shift + 14)? } else { 0 };
+    store(ctx, 0, source_start)?;
+    store(ctx, 4, source_end)?;
+    store(ctx, 6, destination_start)?;
+    store(ctx, 10, destination_end)?;
+    store(ctx, 12, ethertype)?;
+    if frame.l2_len > 14 {
+        store(ctx, 14, tags)?;
+    }
+    Some(())
+}
+
+/// Moves DNS header and question, `len` octets (17 or more), towards the start by `shift`.
+#[inline(always)]
+fn move_message(ctx: &XdpContext, frame: &Frame, len: usize, shift: usize) -> Option<()> {
+    if shift == 0 {
+        return Some(());
+    }
+    // Read before anything is written over it, written last.
+    let end = frame.dns + len - 8;
+    let last: u64 = load(ctx, shift + end)?;
+    let loop_end = frame.noise.bound::<0x1ff>(len - 8);
+    let mut offset = 0;
+    while offset < MAX_MESSAGE && offset < loop_end {
+        let word: u64 = load(ctx, shift + frame.dns + offset)?;
+        store(ctx, frame.dns + offset, word)?;
+        offset += 8;
+    }
+    store(ctx, end, last)
+}
+
+/// Flags and counts. Returns the sum of the header.
+#[inline(always)]
+fn write_header(ctx: &XdpContext, frame: &Frame, found: &Found, plan: &Plan) -> Option<u64> {
+    let id_flags: u32 = load(ctx, frame.dns)?;
+    let id = id_flags.to_le() as u16;
+    let recursion_desired = (id_flags.to_le() >> 16) as u16 & RD.to_le();
+    let flags = found.header.flags.to_le() | recursion_desired;
+    let start = u32::from(id) | u32::from(flags) << 16;
+    let counts = u64::from(1u16.to_be())
+        | u64::from((plan.sent as u16).to_be()) << 16
+        | u64::from(plan.authority_count.to_be()) << 32
+        | u64::from(plan.additional_count.to_be()) << 48;
+    store(ctx, frame.dns, start.to_le())?;
+    store(ctx, frame.dns + 4, counts.to_le())?;
+    Some(add64(u64::from(start.to_le()), counts.to_le()))
+}
+
+/// The address records, from the one whose turn it is. Returns their sum.
+#[inline(always)]
+fn write_records<const RECORDS: usize, const BYTES: usize>(
+    ctx: &XdpContext,
+    noise: Noise,
+    at: usize,
+    answer: &Answer<RECORDS, BYTES>,
+    plan: &Plan,
+    found: &Found,
+) -> Option<u64> {
+    let turn = next_turn(found.hits);
+    let records = usize::from(answer.header.records);
+    let mut record = first_record(answer, turn);
+    let loop_end = noise.bound::<0x7f>(plan.sent);
+    let mut sum = 0;
+    let mut to = at;
+    for count in 0..RECORDS {
+        if count >= loop_end {
+            break;
+        }
+        let from = record * found.record_len;
+        if from > BYTES - found.record_len {
+            return None;
+        }
+        // SAFETY: `from` leaves room for a record.
+        let source = unsafe { answer.bytes.as_ptr().add(from) };
+        sum = copy_words::<2>(source, packet::at(ctx, to)?, sum);
+        if found.record_len == AAAA_RECORD_LEN {
+            // SAFETY: 12 more octets of the record.
+            let (word, half) = unsafe { (*source.add(16).cast::<u64>(), *source.add(24).cast::<u32>()) };
+            store(ctx, to + 16, word)?;
+            store(ctx, to + 24, half)?;
+            sum = add64(sum, word) + u64::from(half);
+        }
+        to += found.record_len;
+        record = select(record + 1, records);
+    }
+    Some(sum)
+}
+
+/// `value` if it is less than `limit`, else 0, without a branch for the verifier to follow.
+#[inline(always)]
+fn select(value: usize, limit: usize) -> usize {
+    value & less(value as u64, limit as u64).wrapping_neg() as usize
+}
+
+/// 1 if `a` is less than `b` (both below 2^63), else 0, without a branch.
+#[inline(always)]
+fn less(a: u64, b: u64) -> u64 {
+    opaque(a.wrapping_sub(b)) >> 63
+}
+
+/// Which record comes first on this turn: each in proportion to its weight.
+#[inline(always)]
+fn first_record<const RECORDS: usize, const BYTES: usize>(answer: &Answer<RECORDS, BYTES>, turn: u64) -> usize {
+    let header = &answer.header;
+    let total = u64::from(header.weight_total);
+    let place = turn.wrapping_mul(u64::from(header.weight_step)).checked_rem(total).unwrap_or(0);
+    if header.weight_total == u32::from(header.records) {
+        return place as usize & 0xff;
+    }
+    let mut record = 0;
+    for threshold in &answer.thresholds {
+        // Thresholds grow; those of places beyond the last record are 0.
+        record += 1 - less(place, u64::from(*threshold) + (less(u64::from(*threshold), 1) << 32));
+    }
+    record as usize & 0xff
+}
+
+/// Copies `WORDS` words from a map value into the packet and adds them to the sum.
+#[inline(always)]
+fn copy_words<const WORDS: usize>(source: *const u8, target: *mut [u64; WORDS], mut sum: u64) -> u64 {
+    let source: *const [u64; WORDS] = source.cast();
+    for index in 0..WORDS {
+        // SAFETY: the callers checked both places; see `packet::at` on alignment.
+        unsafe {
+            let word = (*source)[index];
+            (*target)[index] = word;
+            sum = add64(sum, word);
+        }
+    }
+    sum
+}
+
+/// The first `len` octets of a tail.
+#[inline(always)]
+fn write_tail<const BYTES: usize>(
+    ctx: &XdpContext,
+    noise: Noise,
+    at: usize,
+    tail: &Tail<BYTES>,
+    len: usize,
+) -> Option<()> {
+    let chunks_end = noise.bound::<0x7e0>(len & !31);
+    let mut done = 0;
+    while done + 32 <= BYTES && done < chunks_end {
+        copy_chunk::<BYTES, 4>(ctx, at, tail, done)?;
+        done += 32;
+    }
+    if len & 16 != 0 {
+        copy_chunk::<BYTES, 2>(ctx, at, tail, len & !31)?;
+    }
+    if len & 8 != 0 {
+        copy_chunk::<BYTES, 1>(ctx, at, tail, len & !15)?;
+    }
+    if len & 7 != 0 {
+        // The word that ends with the tail overlaps what was copied before.
+        copy_chunk::<BYTES, 1>(ctx, at, tail, len.checked_sub(8)?)?;
+    }
+    Some(())
+}
+
+/// Copies `WORDS` words at `offset` of a tail that starts `at` in the packet.
+#[inline(always)]
+fn copy_chunk<const BYTES: usize, const WORDS: usize>(
+    ctx: &XdpContext,
+    at: usize,
+    tail: &Tail<BYTES>,
+    offset: usize,
+) -> Option<()> {
+    if offset > BYTES - WORDS * 8 {
+        return None;
+    }
+    // SAFETY: checked above.
+    let source = unsafe { tail.bytes.as_ptr().add(offset) };
+    copy_words::<WORDS>(source, packet::at(ctx, at + offset)?, 0);
+    Some(())
+}
+
+/// Our OPT record: our size, version 0, DO as it came. Returns its sum.
+#[inline(always)]
+fn write_opt(ctx: &XdpContext, at: usize, edns: Edns) -> Option<u16> {
+    let word = 0x29_0000
+        | u64::from(setting!(edns_udp_size).to_be().to_le()) << 24
+        | edns.dnssec_ok << 63;
+    store(ctx, at, word.to_le())?;
+    store(ctx, at + 8, 0u16)?;
+    store(ctx, at + 10, 0u8)?;
+    Some(fold(add64(0, word.to_le())))
+}
+
+/// The IP header: addresses swapped, TTL and lengths set.
+#[inline(always)]
+fn write_ip(ctx: &XdpContext, frame: &Frame, udp_len: u16) -> Option<()> {
+    match frame.ip {
+        Ip::V4 { start, id, addresses } => {
+            let total_len = udp_len + 20;
+            let start = (start.to_le() & 0xffff | u32::from(total_len.to_be().to_le()) << 16).to_le();
+            let ttl = (u32::from(TTL) | u32::from(UDP) << 8).to_le();
+            let sum = u64::from(start) + u64::from(id) + u64::from(ttl) + address_sum(&frame.ip);
+            let checksum = !fold(sum);
+            let at = frame.l2_len;
+            store(ctx, at, start)?;
+            store(ctx, at + 4, id)?;
+            store(ctx, at + 8, (ttl.to_le() | u32::from(checksum.to_le()) << 16).to_le())?;
+            store(ctx, at + 12, addresses[1])?;
+            store(ctx, at + 16, addresses[0])
+        }
+        Ip::V6 { start, source, destination } => {
+            let at = frame.l2_len;
+            let rest = u32::from(udp_len.to_be().to_le()) | u32::from(UDP) << 16 | u32::from(TTL) << 24;
+            store(ctx, at, start)?;
+            store(ctx, at + 4, rest.to_le())?;
+            store(ctx, at + 8, destination[0])?;
+            store(ctx, at + 16, destination[1])?;
+            store(ctx, at + 24, source[0])?;
+            store(ctx, at + 32, source[1])
+        }
+    }
+}

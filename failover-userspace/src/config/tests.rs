@@ -1,0 +1,1216 @@
+//! The reference case, one row per rule, and files with everything wrong.
+//!
+//! Most rows edit the reference case; `^` in the new text stands where the error must be
+//! reported, and is taken out.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Egress, OnAllDown, Priority, ProbeTarget, Site, Tier};
+
+const REFERENCE: &str = include_str!("../../../examples/reference.toml");
+const ZONE: &str = include_str!("../../../examples/example.com.zone");
+
+/// Loads `toml` next to a zone file with the content `zone`.
+fn load_text(toml: impl AsRef<[u8]>, zone: impl AsRef<[u8]>) -> Result<Loaded, Diagnostics> {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("example.com.zone"), zone).unwrap();
+    let file = directory.path().join("failover.toml");
+    fs::write(&file, toml).unwrap();
+    load(&file)
+}
+
+/// Asserts that each finding has its place and contains its text, and that there are no others.
+#[track_caller]
+fn check_findings(found: &[Diagnostic], expected: &[(usize, usize, &str)], context: &str) {
+    let fits = found.len() == expected.len()
+        && found
+            .iter()
+            .zip(expected)
+            .all(|(found, (line, column, text))| {
+                (found.line, found.column) == (*line, *column) && found.message.contains(text)
+            });
+    let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert!(fits, "{context}\nexpected {expected:#?}\nfound {shown:#?}");
+}
+
+#[track_caller]
+fn check_errors(toml: &str, expected: &[(usize, usize, &str)]) {
+    match load_text(toml, ZONE) {
+        Ok(_) => assert!(expected.is_empty(), "loaded without error: {toml}"),
+        Err(errors) => check_findings(&errors.0, expected, toml),
+    }
+}
+
+#[track_caller]
+fn check_zone(zone: &str, expected: &[(usize, usize, &str)]) {
+    match load_text(
+        "[server]\nlisten = [\"192.0.2.1\"]\n[[zone]]\nname = \"example.com\"\nfile = \"example.com.zone\"\n",
+        zone,
+    ) {
+        Ok(_) => assert!(expected.is_empty(), "loaded without error: {zone}"),
+        Err(errors) => check_findings(&errors.0, expected, zone),
+    }
+}
+
+/// The reference case with `old`, which occurs in it, replaced once; and where `^` stood.
+#[track_caller]
+fn edited(old: &str, new: &str) -> (String, usize, usize) {
+    assert!(REFERENCE.contains(old), "the reference case has no {old}");
+    let text = REFERENCE.replacen(old, new, 1);
+    let at = text.find('^').unwrap_or_default();
+    let before = &text[..at];
+    let line = before.matches('\n').count() + 1;
+    let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+    (text.replace('^', ""), line, column)
+}
+
+/// Rows of (old, new, part of the one message).
+#[track_caller]
+fn check_edits(rows: &[(&str, &str, &str)]) {
+    for (old, new, message) in rows {
+        let (toml, line, column) = edited(old, new);
+        check_errors(&toml, &[(line, column, message)]);
+    }
+}
+
+#[track_caller]
+fn model(old: &str, new: &str) -> Model {
+    let (toml, ..) = edited(old, new);
+    load_text(&toml, ZONE)
+        .unwrap_or_else(|errors| panic!("{errors}"))
+        .model
+}
+
+#[test]
+fn the_reference_case_loads() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/reference.toml");
+    let Loaded { model, warnings } = load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(warnings, []);
+
+    assert_eq!(model.settings.listen.len(), 2);
+    assert_eq!(model.settings.port.get(), 53);
+    assert_eq!(model.settings.max_stale, Some(Duration::from_secs(30)));
+    assert_eq!(
+        model.settings.control_socket,
+        Path::new("/run/failover/control.sock")
+    );
+
+    let zone = &model.zones[0];
+    assert_eq!(zone.soa.mname.to_string(), "ns1.example.com");
+    assert_eq!(
+        (zone.soa.serial, zone.soa.minimum, zone.soa.ttl),
+        (2_026_112_201, 300, 900)
+    );
+    assert_eq!(zone.ns_ttl, 900);
+    let glue: Vec<_> = zone
+        .name_servers
+        .iter()
+        .map(|ns| (ns.name.to_string(), ns.addresses.clone()))
+        .collect();
+    assert_eq!(
+        glue,
+        [
+            (
+                "ns1.example.com".to_owned(),
+                vec![("198.51.100.130".parse().unwrap(), 900)]
+            ),
+            (
+                "ns2.example.com".to_owned(),
+                vec![("203.0.113.66".parse().unwrap(), 900)]
+            ),
+        ]
+    );
+
+    let service = &model.services[0];
+    assert_eq!(
+        (service.ttl, service.port.get(), service.redundancy_only),
+        (30, 80, false)
+    );
+    assert_eq!(service.on_all_down, OnAllDown::Primary);
+    let wan: Vec<_> = service
+        .wan
+        .iter()
+        .map(|w| (model.wan(w.wan).name.as_str(), w.address.to_string()))
+        .collect();
+    assert_eq!(
+        wan,
+        [
+            ("wan1", "198.51.100.134".to_owned()),
+            ("wan2", "203.0.113.70".to_owned())
+        ]
+    );
+    let servers: Vec<_> = service
+        .server_ids()
+        .map(|id| model.server(id))
+        .map(|s| {
+            (
+                s.name.as_str(),
+                s.address.to_string(),
+                s.port.get(),
+                s.priority,
+                s.site,
+            )
+        })
+        .collect();
+    let row = |name, address: &str, tier, site| {
+        (name, address.to_owned(), 80, Priority::Tier(tier), site)
+    };
+    assert_eq!(
+        servers,
+        [
+            row("web-a", "192.168.10.10", Tier::Primary, Site::Onsite),
+            row("web-b", "192.168.10.11", Tier::Backup, Site::Onsite),
+            row("web-c", "192.0.2.200", Tier::Backup2, Site::Offsite),
+        ]
+    );
+    // tcp:192.0.2.53:53 is a target of both links, which have neither interface nor source.
+    assert_eq!(model.probes.len(), 7);
+    assert_eq!(
+        model.wans[0].targets[1].probe,
+        model.wans[1].targets[1].probe
+    );
+    assert_eq!((model.wans[0].min_up, model.wans[1].min_up), (1, 1));
+}
+
+#[test]
+fn values_of_server_are_checked() {
+    let port = |new| ("interfaces = []", new);
+    for (new, message) in [
+        port("port = ^0"),
+        port("port = ^65536"),
+        port("port = ^-1"),
+        port("port = ^\"53\""),
+        port("port = ^99999999999999999999"),
+        port("port = ^5.3"),
+    ]
+    .map(|(old, new)| {
+        (
+            (old, new),
+            "port: expected an integer from 1 to 65535, found",
+        )
+    }) {
+        check_edits(&[(new.0, new.1, message)]);
+    }
+    let listen = "listen = [\"198.51.100.130\", \"203.0.113.66\"]";
+    check_edits(&[
+        (
+            listen,
+            "listen = [^\"198.51.100\"]",
+            "listen: expected an IP address in quotes",
+        ),
+        (listen, "listen = [^53]", "found 53"),
+        (
+            listen,
+            "listen = ^\"192.0.2.1\"",
+            "listen: expected an array",
+        ),
+        (listen, "listen = ^[]", "at least one address"),
+        (
+            listen,
+            "listen = [^\"0.0.0.0\"]",
+            "not the unspecified address, found \"0.0.0.0\"",
+        ),
+        (listen, "listen = [^\"::\"]", "not the unspecified address"),
+        (
+            listen,
+            "listen = [^\"224.0.0.1\"]",
+            "not a multicast address",
+        ),
+        (listen, "listen = [^\"ff02::1\"]", "not a multicast address"),
+        (
+            listen,
+            "listen = [^\"255.255.255.255\"]",
+            "not the broadcast address",
+        ),
+        (
+            listen,
+            "listen = [^\"::ffff:192.0.2.1\"]",
+            "write it as IPv4",
+        ),
+        (
+            listen,
+            "listen = [\"192.0.2.1\", ^\"192.0.2.1\"]",
+            "duplicate listen address \"192.0.2.1\", first on line 9",
+        ),
+        (
+            "interfaces = []",
+            "interfaces = [^\"a-name-too-long-for-linux\"]",
+            "interfaces: expected an interface name",
+        ),
+        (
+            "interfaces = []",
+            "interfaces = [^\"a/b\"]",
+            "interfaces: expected an interface name",
+        ),
+        (
+            "interfaces = []",
+            "interfaces = [\"eth0\", ^\"eth0\"]",
+            "duplicate interface",
+        ),
+        (
+            "interfaces = []",
+            "edns_udp_size = ^511",
+            "from 512 to 1232, found 511",
+        ),
+        (
+            "interfaces = []",
+            "edns_udp_size = ^1233",
+            "from 512 to 1232",
+        ),
+        ("interfaces = []", "xdp = ^\"of\"", "did you mean \"off\"?"),
+        (
+            "interfaces = []",
+            "xdp = ^1",
+            "one of \"auto\", \"native\", \"generic\", \"off\", found 1",
+        ),
+        (
+            "interfaces = []",
+            "control_socket = ^\"\"",
+            "control_socket: expected a path",
+        ),
+        (
+            "interfaces = []",
+            "max_stale = ^\"100ms\"",
+            "at least \"1s\"",
+        ),
+        ("interfaces = []", "max_stale = ^30", "a string with a unit"),
+        (
+            "interfaces = []",
+            "^metrics = \"127.0.0.1:9153\"",
+            "\"metrics\" is not available in this version",
+        ),
+        (
+            "interfaces = []",
+            "^nsid = \"ns1\"",
+            "\"nsid\" is not available in this version",
+        ),
+        (
+            "interfaces = []",
+            "^lisen = []",
+            "unknown key \"lisen\", did you mean \"listen\"?",
+        ),
+        (
+            "interfaces = []",
+            "^zzzzzz = []",
+            "unknown key \"zzzzzz\", expected one of: interfaces, listen",
+        ),
+    ]);
+    let long = format!("control_socket = ^\"/{}\"", "x".repeat(120));
+    check_edits(&[("interfaces = []", &long, "at most 107 octets")]);
+}
+
+#[test]
+fn sixteen_listen_addresses_per_family() {
+    let list = |count: usize| -> String {
+        (1..=count)
+            .map(|n| format!("\"192.0.2.{n}\", \"2001:db8::{n}\", "))
+            .collect()
+    };
+    let listen = "listen = [\"198.51.100.130\", \"203.0.113.66\"]";
+    assert_eq!(
+        model(listen, &format!("listen = [{}]", list(16)))
+            .settings
+            .listen
+            .len(),
+        32
+    );
+    let new = format!("listen = [{}^\"192.0.2.77\"]", list(16));
+    check_edits(&[(listen, &new, "at most 16 IPv4 addresses")]);
+    let new = format!("listen = [{}^\"2001:db8::77\"]", list(16));
+    check_edits(&[(listen, &new, "at most 16 IPv6 addresses")]);
+}
+
+#[test]
+fn sections_are_known() {
+    let end = "offsite = true\n";
+    check_edits(&[
+        (
+            end,
+            "offsite = true\n[^console]\nlisten = \"127.0.0.1:8053\"\n",
+            "the section [console] is not available",
+        ),
+        (
+            end,
+            "offsite = true\n[^port_forward]\nenabled = true\n",
+            "the section [port_forward] is not available",
+        ),
+        (
+            end,
+            "offsite = true\n[[^notify]]\nexec = []\n",
+            "the section [[notify]] is not available",
+        ),
+        (
+            end,
+            "offsite = true\n[^sever]\n",
+            "unknown key \"sever\", did you mean \"server\"?",
+        ),
+        (
+            "[[zone]]\nname",
+            "^[zone]\nname",
+            "expected an array of tables: write [[zone]], found a table",
+        ),
+        (
+            "[[zone]]\nname",
+            "[[zone]]\n^nmae = 1\nname",
+            "did you mean \"name\"?",
+        ),
+        (
+            "[[zone]]\nname = \"example.com\"\n",
+            "^[[zone]]\n",
+            "missing key \"name\"",
+        ),
+        (
+            "file = \"example.com.zone\"",
+            "file = ^\"absent.zone\"",
+            "cannot read",
+        ),
+        (
+            "file = \"example.com.zone\"",
+            "file = \"example.com.zone\"\n[[zone]]\nname = ^\"EXAMPLE.com.\"\nfile = \"example.com.zone\"",
+            "duplicate zone",
+        ),
+        (
+            "name = \"example.com\"",
+            "name = ^\"exa mple.com\"",
+            "no ' ' in names",
+        ),
+    ]);
+    check_errors("", &[(1, 1, "missing key \"server\"")]);
+    check_errors("[server]\nport = 53\n", &[(1, 1, "missing key \"listen\"")]);
+    check_errors(
+        "server = 3",
+        &[(1, 10, "server: expected a table, found 3")],
+    );
+    check_errors("[server]\nlisten = [\"127.0.0.1\", \"::1\"]", &[]);
+}
+
+#[test]
+fn checks_are_checked() {
+    check_edits(&[
+        (
+            "interval = \"1s\"",
+            "interval = ^1",
+            "interval: expected a duration: a string with a unit",
+        ),
+        (
+            "interval = \"1s\"",
+            "interval = ^\"1\"",
+            "interval: expected a duration with a unit",
+        ),
+        (
+            "interval = \"1s\"",
+            "interval = ^\"9ms\"",
+            "from 10ms to 1day, found \"9ms\"",
+        ),
+        (
+            "interval = \"1s\"",
+            "interval = ^\"2days\"",
+            "from 10ms to 1day",
+        ),
+        (
+            "timeout = \"500ms\"",
+            "timeout = ^\"0s\"",
+            "timeout: expected a duration from 1ms",
+        ),
+        (
+            "timeout = \"500ms\"",
+            "timeout = ^\"fast\"",
+            "found \"fast\"",
+        ),
+        (
+            "fastinter = \"200ms\"",
+            "fastinter = ^\"2s\"",
+            "fastinter: expected at most the interval, 1s, found \"2s\"",
+        ),
+        (
+            "rise = 2",
+            "rise = ^0",
+            "rise: expected an integer from 1 to 255, found 0",
+        ),
+        ("rise = 2", "rise = ^256", "from 1 to 255"),
+        ("fall = 3", "fall = ^\"3\"", "fall: expected an integer"),
+        (
+            "fall = 3",
+            "fall = 3\n^fal = 3",
+            "unknown key \"fal\", did you mean \"fall\"?",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = { type = ^\"http\", path = \"/\" }",
+            "check type \"http\" is not available in this version; use \"tcp\" or \"icmp\"",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = { type = ^\"https\" }",
+            "check type \"https\" is not available",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = { type = ^\"exec\", command = [] }",
+            "check type \"exec\" is not available",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = { type = ^\"ping\" }",
+            "one of \"tcp\", \"icmp\", found \"ping\"",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = { ^path = \"/\" }",
+            "unknown key \"path\"",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = ^\"tcp\"",
+            "check: expected a table",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = { fastinter = ^\"1001ms\" }",
+            "at most the interval, 1s",
+        ),
+        (
+            "priority = \"backup\"",
+            "check = { interval = \"50ms\", fastinter = ^\"60ms\" }",
+            "at most the interval, 50ms",
+        ),
+    ]);
+}
+
+#[test]
+fn checks_inherit_key_by_key() {
+    let toml = REFERENCE
+        .replace("ttl = \"30s\"", "check = { type = \"icmp\", interval = \"100ms\", rise = 7 }")
+        .replace("priority = \"backup\"", "check = { type = \"tcp\", interval = \"3s\", fall = 9 }\ncheck_address = \"10.0.0.5\"\nport = 8080")
+        .replace("priority = \"backup2\"", "priority = \"disabled\"");
+    let model = load_text(toml, ZONE).unwrap().model;
+    let probe = |index: usize| model.probe(model.servers[index].probe.unwrap());
+
+    assert_eq!(
+        probe(0).target,
+        ProbeTarget::Icmp("192.168.10.10".parse().unwrap())
+    );
+    assert_eq!(probe(0).timing.interval, Duration::from_millis(100));
+    assert_eq!(
+        probe(0).timing.fastinter,
+        Duration::from_millis(100),
+        "lowered"
+    );
+    assert_eq!((probe(0).timing.rise, probe(0).timing.fall), (7, 3));
+
+    assert_eq!(
+        probe(1).target,
+        ProbeTarget::Tcp("10.0.0.5:8080".parse().unwrap())
+    );
+    assert_eq!(
+        probe(1).timing.fastinter,
+        Duration::from_millis(200),
+        "as [check] says"
+    );
+    assert_eq!((probe(1).timing.rise, probe(1).timing.fall), (7, 9));
+
+    assert_eq!(model.servers[2].probe, None, "disabled");
+}
+
+#[test]
+fn links_are_checked() {
+    let targets = "targets = [\"icmp:203.0.113.65\", \"tcp:192.0.2.53:53\"]";
+    let form = "expected \"icmp:ADDRESS\", \"tcp:ADDRESS:PORT\" or";
+    check_edits(&[
+        (targets, "targets = [^\"192.0.2.1\"]", form),
+        (targets, "targets = [^\"tcp:192.0.2.1\"]", form),
+        (targets, "targets = [^\"tcp:192.0.2.1:0\"]", form),
+        (targets, "targets = [^\"tcp:2001:db8::1:53\"]", form),
+        (targets, "targets = [^\"udp:192.0.2.1:53\"]", form),
+        (targets, "targets = [^\"icmp:192.0.2.1:53\"]", form),
+        (targets, "targets = [^7]", form),
+        (
+            targets,
+            "targets = [^\"icmp:0.0.0.0\"]",
+            "not the unspecified address",
+        ),
+        (
+            targets,
+            "targets = [\"icmp:192.0.2.1\", ^\"icmp:192.0.2.1\"]",
+            "duplicate target",
+        ),
+        (
+            targets,
+            "source = \"192.0.2.9\"\ntargets = [^\"icmp:2001:db8::1\"]",
+            "source 192.0.2.9 is IPv4",
+        ),
+        (
+            targets,
+            "source = ^\"here\"",
+            "source: expected an IP address",
+        ),
+        (
+            targets,
+            "interface = ^\"\"",
+            "interface: expected an interface name",
+        ),
+        (
+            targets,
+            "min_up = ^1",
+            "expected 0, as the link has no targets, found 1",
+        ),
+        (
+            "min_up = 1",
+            "min_up = ^4",
+            "expected 1 to 3, the number of targets, found 4",
+        ),
+        (
+            "min_up = 1",
+            "min_up = ^0",
+            "expected 1 to 3, the number of targets, found 0",
+        ),
+        ("min_up = 1", "min_up = ^-1", "expected an integer from 0"),
+        (
+            "name = \"wan2\"\ntargets",
+            "^traget = []\nname = \"wan2\"\ntargets",
+            "did you mean \"targets\"?",
+        ),
+        (
+            "name = \"wan2\"\ntargets",
+            "name = \"wan2\"\n[[wan]]\nname = ^\"wan1\"\ntargets",
+            "duplicate WAN link \"wan1\", first on line 23",
+        ),
+    ]);
+    // A target that cannot be read still counts.
+    check_edits(&[(
+        "targets = [\"icmp:198.51.100.129\"",
+        "targets = [^\"x\"",
+        form,
+    )]);
+}
+
+#[test]
+fn probes_leave_through_their_link() {
+    let toml = REFERENCE
+        .replace(
+            "name = \"wan2\"\n",
+            "name = \"wan2\"\ninterface = \"eth2\"\nsource = \"203.0.113.66\"\n",
+        )
+        .replace("offsite = true", "offsite = true\nvia = \"wan2\"");
+    let model = load_text(toml, ZONE).unwrap().model;
+    let egress = Egress {
+        interface: Some("eth2".to_owned()),
+        source: "203.0.113.66".parse().ok(),
+    };
+    assert_eq!(model.probe(model.wans[1].targets[0].probe).egress, egress);
+    assert_eq!(model.probe(model.servers[2].probe.unwrap()).egress, egress);
+    assert_eq!(
+        model.probe(model.servers[0].probe.unwrap()).egress,
+        Egress::default()
+    );
+    assert_eq!(model.wans[1].interface.as_deref(), Some("eth2"));
+}
+
+#[test]
+fn services_are_checked() {
+    let fqdn = "fqdn = [\"www.example.com\"]";
+    let wan2 = "{ link = \"wan2\", address = \"203.0.113.70\" }";
+    check_edits(&[
+        (
+            fqdn,
+            "fqdn = [^\"www.example.org\"]",
+            "\"www.example.org\" lies in no [[zone]]",
+        ),
+        (
+            fqdn,
+            "fqdn = [\"www.example.com\", ^\"WWW.example.com.\"]",
+            "duplicate fqdn",
+        ),
+        (
+            fqdn,
+            "fqdn = [^\"*.example.com\"]",
+            "a wildcard name is not supported yet",
+        ),
+        (
+            fqdn,
+            "fqdn = [^'a\\000b.example.com']",
+            "no zero octet in names",
+        ),
+        (
+            fqdn,
+            "fqdn = [^\"a..example.com\"]",
+            "fqdn: expected a domain name",
+        ),
+        (fqdn, "fqdn = [^\"\"]", "it is empty"),
+        (
+            fqdn,
+            "fqdn = [^\"bücher.example.com\"]",
+            "write the xn-- form",
+        ),
+        (fqdn, "fqdn = ^[]", "at least one name"),
+        (
+            fqdn,
+            "fqdn = ^\"www.example.com\"",
+            "fqdn: expected an array",
+        ),
+        (
+            fqdn,
+            "fqdn = [^\"mail.example.com\"]",
+            "\"mail.example.com\" has A in the zone file, line 17",
+        ),
+        (
+            "ttl = \"30s\"",
+            "ttl = ^30",
+            "ttl: expected a duration: a string with a unit, such as \"500ms\" or \"2s\", found 30",
+        ),
+        ("ttl = \"30s\"", "ttl = ^\"1500ms\"", "whole seconds"),
+        (
+            "ttl = \"30s\"",
+            "ttl = ^\"2147483648s\"",
+            "ttl: expected a duration from 0s",
+        ),
+        (
+            "ttl = \"30s\"",
+            "max_answers = ^0",
+            "max_answers: expected an integer from 1",
+        ),
+        (
+            "redundancy_only = false",
+            "redundancy_only = ^\"no\"",
+            "expected true or false",
+        ),
+        (
+            "on_all_down = \"primary\"",
+            "on_all_down = ^\"lst\"",
+            "or an array of addresses, found \"lst\"",
+        ),
+        (
+            "on_all_down = \"primary\"",
+            "on_all_down = ^[]",
+            "\"empty\" answers none",
+        ),
+        (
+            "on_all_down = \"primary\"",
+            "on_all_down = [^\"::\"]",
+            "not the unspecified address",
+        ),
+        (
+            "on_all_down = \"primary\"",
+            "on_all_down = [\"192.0.2.1\", ^\"192.0.2.1\"]",
+            "duplicate address",
+        ),
+        (
+            wan2,
+            "{ link = ^\"wan3\", address = \"203.0.113.70\" }",
+            "link: expected the name of a [[wan]], found \"wan3\", did you mean \"wan",
+        ),
+        (wan2, "^{ link = \"wan2\" }", "missing key \"address\""),
+        (
+            wan2,
+            "{ link = \"wan2\", address = ^\"203.0.113\" }",
+            "address: expected an IP address",
+        ),
+        (
+            wan2,
+            "{ link = \"wan2\", address = ^\"198.51.100.134\" }",
+            "duplicate WAN address",
+        ),
+        (
+            wan2,
+            "{ link = \"wan2\", address = \"203.0.113.70\", weight = ^0 }",
+            "weight: expected an integer from 1 to 65535",
+        ),
+        (
+            wan2,
+            "{ link = \"wan2\", address = \"203.0.113.70\", ^wieght = 1 }",
+            "did you mean \"weight\"?",
+        ),
+        ("name = \"www\"", "name = ^\"w w\"", "name: expected a name"),
+        ("name = \"www\"", "name = ^\"a/b\"", "name: expected a name"),
+        ("name = \"www\"", "name = ^\"wan\"", "expected another name"),
+        (
+            "[[service]]\nname = \"www\"",
+            "^[[service]]",
+            "missing key \"name\"",
+        ),
+        (
+            "[[service]]\nname = \"www\"",
+            "^[[service]]\nname = \"x\"\nport = 80\nfqdn = [\"x.example.com\"]\n[[service]]\nname = \"www\"",
+            "missing [[service.server]]",
+        ),
+        (
+            "[[service]]\nname = \"www\"\nfqdn = [\"www.example.com\"]\nttl = \"30s\"\nport = 80",
+            "^[[service]]\nname = \"www\"\nfqdn = [\"www.example.com\"]",
+            "missing key \"port\"",
+        ),
+    ]);
+    let offsite = "\n[[service]]\nname = ^\"www\"\nfqdn = [\"b.example.com\"]\n[[service.server]]\nname = \"x\"\naddress = \"192.0.2.1\"\noffsite = true\nport = 1\n";
+    check_edits(&[(
+        "offsite = true\n",
+        &format!("offsite = true\n{offsite}"),
+        "duplicate service \"www\", first on line 32",
+    )]);
+}
+
+#[test]
+fn servers_are_checked() {
+    let b = "name = \"web-b\"\naddress = \"192.168.10.11\"\npriority = \"backup\"";
+    let with = |extra: &str| format!("{b}\n{extra}");
+    check_edits(&[
+        (
+            b,
+            &b.replace("\"web-b\"", "^\"web-a\""),
+            "duplicate server \"web-a\", first on line 44",
+        ),
+        (
+            b,
+            &b.replace("\"backup\"", "^\"backup4\""),
+            "one of \"disabled\", \"primary\", \"backup\", \"backup2\", \"backup3\" (did you mean",
+        ),
+        (
+            b,
+            &b.replace("\"192.168.10.11\"", "^\"web-b.local\""),
+            "address: expected an IP address",
+        ),
+        (
+            b,
+            &with("weight = ^65536"),
+            "weight: expected an integer from 1 to 65535",
+        ),
+        (b, &with("port = ^0"), "port: expected an integer"),
+        (b, &with("offsite = ^1"), "offsite: expected true or false"),
+        (
+            b,
+            &with("via = ^\"wan9\""),
+            "via: expected the name of a [[wan]]",
+        ),
+        (
+            b,
+            &with("check_address = ^\"x\""),
+            "check_address: expected an IP address",
+        ),
+        (b, &with("^prioritiy = 1"), "did you mean \"priority\"?"),
+    ]);
+
+    let only = |head: &str, server: &str| {
+        format!(
+            "[server]\nlisten = [\"192.0.2.1\"]\n[[zone]]\nname = \"example.com\"\nfile = \"example.com.zone\"\n[[service]]\nname = \"a\"\nfqdn = [\"a.example.com\"]\n{head}\n[[service.server]]\nname = \"s\"\naddress = \"192.0.2.7\"\n{server}\n"
+        )
+    };
+    check_errors(
+        &only("port = 80", ""),
+        &[(
+            10,
+            1,
+            "server \"s\" is onsite, but its service has no `wan`",
+        )],
+    );
+    check_errors(
+        &only("", "offsite = true"),
+        &[(6, 1, "missing key \"port\"")],
+    );
+    check_errors(&only("", "offsite = true\nport = 80"), &[]);
+    check_errors(
+        &only("port = 80", "offsite = true\npriority = \"disabled\""),
+        &[(6, 1, "no server of this service can ever be answered")],
+    );
+}
+
+#[test]
+fn an_answer_has_at_most_64_addresses() {
+    let servers = |count: usize, tier: &str| -> String {
+        (0..count)
+            .map(|n| format!("[[service.server]]\nname = \"{tier}{n}\"\naddress = \"10.0.{}.{n}\"\noffsite = true\npriority = \"{tier}\"\n", tier.len()))
+            .collect()
+    };
+    let first = "[[service.server]]\n";
+    let new = |backup2, primary| {
+        format!(
+            "{}{}{first}",
+            servers(backup2, "backup2"),
+            servers(primary, "primary")
+        )
+    };
+    assert_eq!(model(first, &new(63, 62)).servers.len(), 128);
+    let head = "[[service]]\n";
+    for (backup2, primary, tier) in [(64, 1, "backup2"), (1, 63, "primary")] {
+        let toml = REFERENCE.replacen(first, &new(backup2, primary), 1);
+        let line = toml[..toml.find(head).unwrap()].matches('\n').count() + 1;
+        let message =
+            format!("expected at most 64 addresses in one answer, found 65 in tier {tier}");
+        check_errors(&toml, &[(line, 1, &message)]);
+    }
+}
+
+#[test]
+fn the_closest_zone_holds_a_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let zone = |name: &str| {
+        format!("@ 60 IN SOA ns.{name}. h.{name}. 1 2 3 4 5\n@ 60 IN NS ns\nns 60 IN A 192.0.2.1\n")
+    };
+    let parent = format!(
+        "{}sub 60 NS ns.sub\nns.sub 60 A 192.0.2.2\ndel 60 NS ns.example.net.\nali CNAME www\ntree DNAME example.net.\nx AAAA ::1\ntxt TXT \"kept\"\n",
+        zone("example.com")
+    );
+    fs::write(directory.path().join("example.com.zone"), parent).unwrap();
+    fs::write(directory.path().join("sub.zone"), zone("sub.example.com")).unwrap();
+    let file = directory.path().join("failover.toml");
+    let load_names = |names: &str| {
+        let toml = format!(
+            "[server]\nlisten = [\"192.0.2.1\"]\n[[zone]]\nname = \"example.com\"\nfile = \"example.com.zone\"\n[[zone]]\nname = \"Sub.Example.Com\"\nfile = \"sub.zone\"\n[[service]]\nname = \"a\"\nport = 80\nfqdn = [\n{names}]\n[[service.server]]\nname = \"s\"\naddress = \"192.0.2.7\"\noffsite = true\n"
+        );
+        fs::write(&file, toml).unwrap();
+        load(&file)
+    };
+    let model = load_names(
+        "\"WWW.sub.example.com\",\n\"www.example.com\",\n\"example.com\",\n\"txt.example.com\"",
+    )
+    .unwrap()
+    .model;
+    let zones: Vec<_> = model.services[0]
+        .fqdn
+        .iter()
+        .map(|fqdn| (fqdn.name.to_string(), fqdn.zone.0))
+        .collect();
+    let expected = [
+        ("www.sub.example.com", 1),
+        ("www.example.com", 0),
+        ("example.com", 0),
+        ("txt.example.com", 0),
+    ];
+    assert_eq!(zones, expected.map(|(name, zone)| (name.to_owned(), zone)));
+
+    let errors = load_names(
+        "\"a.b.del.example.com\",\n\"del.example.com\",\n\"ali.example.com\",\n\"a.tree.example.com\",\n\"x.example.com\",\n\"ns.sub.example.com\"",
+    )
+    .unwrap_err();
+    check_findings(
+        &errors.0,
+        &[
+            (13, 1, "lies below a delegation, zone file line 6"),
+            (14, 1, "lies below a delegation"),
+            (15, 1, "has CNAME in the zone file, line 7"),
+            (16, 1, "lies below a DNAME, zone file line 8"),
+            (17, 1, "has AAAA in the zone file, line 9"),
+            (18, 1, "has A in the zone file, line 3"),
+        ],
+        "clashes",
+    );
+}
+
+#[test]
+fn zone_files_are_checked() {
+    const HEAD: &str = "@ 60 SOA ns h 1 2 3 4 5\n@ 60 NS ns\nns 60 A 192.0.2.1\n";
+    let with = |extra: &str| format!("{HEAD}{extra}");
+    check_zone(HEAD, &[]);
+    check_zone(&with("; bücher\r\n\r\n  TXT \"a;b(\" ( x\n y )"), &[]);
+    check_zone(
+        "",
+        &[
+            (1, 1, "no NS record at example.com."),
+            (1, 1, "no SOA record at example.com."),
+        ],
+    );
+    check_zone(
+        "@ 60 SOA ns h 1 2 3 4 5\n@ 60 NS ns\n",
+        &[(2, 1, "name server ns.example.com. has no A or AAAA record")],
+    );
+    check_zone("@ 60 SOA ns h 1 2 3 4 5\n@ 60 NS ns.example.net.\n", &[]);
+    check_zone(
+        &with("@ 60 SOA ns h 2 2 3 4 5\n"),
+        &[(1, 1, "expected one SOA at example.com., found 2")],
+    );
+    check_zone(
+        &with("a 60 SOA ns h 2 2 3 4 5\n"),
+        &[(4, 1, "expected SOA only at example.com.")],
+    );
+    check_zone(
+        &with("a.example.net. 60 A 192.0.2.1\n"),
+        &[(4, 1, "a.example.net. lies outside the zone example.com.")],
+    );
+    check_zone(
+        &with("$INCLUDE other.zone\n"),
+        &[(4, 1, "$INCLUDE is not available")],
+    );
+    check_zone(
+        &with("a 60 CH A 192.0.2.1\n"),
+        &[(4, 1, "expected class IN in a 60 CH A 192.0.2.1")],
+    );
+    check_zone(
+        &with("a 4294967295 A 192.0.2.1\n"),
+        &[(4, 1, "a TTL of at most 2147483647")],
+    );
+    check_zone(
+        &with("a CNAME b\na TXT x\nb CNAME c\nb CNAME d\n"),
+        &[
+            (4, 1, "a.example.com. has both CNAME and TXT"),
+            (6, 1, "b.example.com. has more than one CNAME"),
+        ],
+    );
+    // Every bad entry is reported, and does not spoil the next.
+    check_zone(
+        &with(
+            "$TTL 1h\nb A 192.0.2.256\nc AA 192.0.2.1\nd A\ne TXT \"open\n  A 192.0.2.1 more\nf..g A 192.0.2.1\ni NS a..b\nh A (\n",
+        ),
+        &[
+            (4, 6, "found 1h"),
+            (5, 5, "found 192.0.2.256"),
+            (
+                6,
+                3,
+                "expected a TTL in seconds, a class or a record type, found AA",
+            ),
+            (7, 3, "unexpected end of entry"),
+            (
+                8,
+                1,
+                "this quoted string does not end on its line: e TXT \"open",
+            ),
+            (9, 15, "trailing tokens, found more"),
+            (
+                10,
+                1,
+                "a name with an empty label, or data too long, in f..g A 192.0.2.1",
+            ),
+            (
+                11,
+                1,
+                "a name with an empty label, or data too long, in i NS a..b",
+            ),
+            (12, 1, "a '(' without a ')'"),
+        ],
+    );
+}
+
+#[test]
+fn a_zone_file_has_any_records() {
+    check_zone(
+        r#"$TTL 300
+@ SOA ns.example.com. hostmaster\.dns.example.com. ( 2026112201 3600 600
+      1209600 300 ) ; in parentheses
+@ NS ns
+ns A 192.0.2.1
+ AAAA 2001:db8::1
+\* 60 IN TXT "wild" card..dots
+_dns.tcp 60 IN SRV 1 2 53 ns
+@ MX 10 mail
+@ CAA 0 issue "ca.example.net"
+key._domainkey TXT ( "v=DKIM1; k=rsa; p=MIIBIjANBgkqh"
+    "kiG9w0BAQEFAAOCAQ8A" )
+@ HTTPS 1 . alpn=h2,h3 ipv4hint=192.0.2.1
+@ TYPE999 \# 4 0a000001
+@ NAPTR 100 50 "s" "http+I2L" "" _http._tcp.gatech.edu.
+_443._tcp TLSA 3 1 1 92003BA34942DC74152E2F2C408D29ECA5A520E7F2E06BB944F4DCA346BAF63C
+host SSHFP 4 2 92003BA34942DC74152E2F2C408D29ECA5A520E7F2E06BB944F4DCA346BAF63C
+sub NS ns.sub
+sub DS 60485 13 2 D4B7D520E7BB5F0F67674A0CCEB1E3E0614B93C4F9E99B8383F6A1E4469DA50A
+ns.sub A 192.0.2.3
+$ORIGIN deep.example.com.
+@ PTR www
+alias CNAME www.example.net.
+"#
+        .replace("\\\\", "\\")
+        .as_str(),
+        &[],
+    );
+}
+
+#[test]
+fn one_set_has_one_ttl_and_no_record_twice() {
+    let zone = "@ 60 SOA ns h 1 2 3 4 5\n@ 60 NS ns\n@ 30 NS ns2\nns 60 A 192.0.2.1\nns 60 A 192.0.2.1\nns2 60 AAAA 2001:db8::1\n";
+    let loaded = load_text(
+        "[server]\nlisten = [\"192.0.2.1\"]\n[[zone]]\nname = \"example.com\"\nfile = \"example.com.zone\"\n",
+        zone,
+    )
+    .unwrap();
+    let zone = &loaded.model.zones[0];
+    assert_eq!(zone.ns_ttl, 30);
+    assert_eq!(zone.name_servers[0].addresses.len(), 1);
+    assert_eq!(
+        zone.name_servers[1].addresses,
+        [("2001:db8::1".parse().unwrap(), 60)]
+    );
+    check_findings(
+        &loaded.warnings,
+        &[
+            (3, 1, "taking the lowest, 30"),
+            (4, 1, "a record is there twice"),
+        ],
+        "warnings",
+    );
+}
+
+#[test]
+fn ten_mistakes_make_ten_errors() {
+    let toml = r#"[server]
+listen = ["0.0.0.0"]
+prot = 53
+
+[[zone]]
+name = "example.com"
+file = "example.com.zone"
+
+[check]
+interval = 1
+rise = 0
+
+[[wan]]
+name = "wan1"
+targets = ["ping:192.0.2.1"]
+min_up = 3
+
+[[service]]
+fqdn = ["www.example.org"]
+port = 80
+wan = [{ link = "wan2", address = "192.0.2.1" }]
+
+[[service.server]]
+name = "a"
+address = "192.168.10"
+"#;
+    let expected = [
+        (2, 11, "unspecified"),
+        (3, 1, "unknown key \"prot\", did you mean \"port\"?"),
+        (10, 12, "a string with a unit"),
+        (11, 8, "from 1 to 255, found 0"),
+        (15, 12, "found \"ping:192.0.2.1\""),
+        (16, 10, "as the link has one target, found 3"),
+        (18, 1, "missing key \"name\""),
+        (19, 9, "lies in no [[zone]]"),
+        (21, 17, "found \"wan2\", did you mean \"wan1\"?"),
+        (25, 11, "found \"192.168.10\""),
+    ];
+    check_errors(toml, &expected);
+    let printed = load_text(toml, ZONE).unwrap_err().to_string();
+    assert_eq!(printed.lines().count(), 10);
+    assert!(
+        printed.lines().all(|line| line.contains("failover.toml:")),
+        "{printed}"
+    );
+}
+
+#[test]
+fn syntax_errors_have_their_place() {
+    // A broken `key = value` does not hide what else is wrong.
+    check_errors(
+        "[server]\nlisten = [\"192.0.2.1\"]\nport = \nxdp = auto\nedns_udp_size = 1\n",
+        &[
+            (3, 8, "TOML syntax"),
+            (4, 7, "TOML syntax"),
+            (5, 17, "from 512 to 1232"),
+        ],
+    );
+    // A broken header or array does, as keys may have moved.
+    check_errors(
+        "[server\nlisten = [\"192.0.2.1\"]\nport = 0\n",
+        &[(1, 8, "TOML syntax")],
+    );
+    check_errors(
+        "[server]\nlisten = [\"192.0.2.1\"]\nlisten = []\n",
+        &[(3, 1, "TOML syntax: duplicate key, found listen")],
+    );
+    let errors = load_text(b"[server]\nport = \"\xff\"\n", ZONE).unwrap_err();
+    check_findings(
+        &errors.0,
+        &[(2, 9, "expected UTF-8, found octet 0xff")],
+        "UTF-8",
+    );
+}
+
+#[test]
+fn an_unreadable_file_is_an_error() {
+    let errors = load(Path::new("/nonexistent/failover.toml")).unwrap_err();
+    check_findings(&errors.0, &[(1, 1, "cannot read the file")], "missing file");
+}
+
+#[test]
+fn the_command_line_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("failover.toml");
+    fs::write(&file, "[server]\nlisten = [\"192.0.2.1\"]\ninterfaces = [\"eth0\"]\nstate_dir = \"state\"\nmax_stale = \"0s\"\n").unwrap();
+    let mut overrides = Overrides {
+        interfaces: vec!["eth1".to_owned()],
+        xdp: Some(XdpMode::Off),
+    };
+    let settings = load_with(&file, &overrides).unwrap().model.settings;
+    assert_eq!(
+        (settings.interfaces, settings.xdp),
+        (vec!["eth1".to_owned()], XdpMode::Off)
+    );
+    assert_eq!(settings.state_dir, directory.path().join("state"));
+    assert_eq!(settings.max_stale, None);
+    assert_eq!(load(&file).unwrap().model.settings.interfaces, ["eth0"]);
+    overrides.interfaces.push("a/b".to_owned());
+    let errors = load_with(&file, &overrides).unwrap_err();
+    check_findings(
+        &errors.0,
+        &[(1, 1, "--interface: expected an interface name")],
+        "override",
+    );
+}
+
+/// Loading is linear: a quadratic step would take minutes here.
+#[test]
+fn many_names_load() {
+    let names: String = (0..50_000)
+        .map(|n| format!("\"n{n}.example.com\","))
+        .collect();
+    let model = model("fqdn = [\"www.example.com\"]", &format!("fqdn = [{names}]"));
+    assert_eq!(model.services[0].fqdn.len(), 50_000);
+}
+
+/// `cargo test -p failover-userspace --release -- --ignored --nocapture million`
+#[test]
+#[ignore = "a measurement"]
+fn a_million_names_load() {
+    let names: String = (0..1_000_000)
+        .map(|n| format!("\"n{n}.example.com\",\n"))
+        .collect();
+    let toml = REFERENCE.replace("\"www.example.com\"", &names);
+    let start = std::time::Instant::now();
+    assert_eq!(
+        load_text(&toml, ZONE).unwrap().model.services[0].fqdn.len(),
+        1_000_000
+    );
+    println!("one service: {:?}", start.elapsed());
+
+    let services: String = (0..1_000_000)
+        .map(|n| format!("[[service]]\nname = \"s{n}\"\nfqdn = [\"n{n}.example.com\"]\nport = 80\n[[service.server]]\nname = \"a\"\naddress = \"192.0.2.1\"\noffsite = true\n"))
+        .collect();
+    let toml = format!("{REFERENCE}\n{services}");
+    let start = std::time::Instant::now();
+    assert_eq!(
+        load_text(&toml, ZONE).unwrap().model.services.len(),
+        1_000_001
+    );
+    println!("a service each: {:?}", start.elapsed());
+}
+
+proptest! {
+    #[test]
+    fn no_octets_panic(toml in proptest::collection::vec(any::<u8>(), 0..200), zone in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = load_text(&toml, ZONE);
+        let _ = load_text(REFERENCE, &zone);
+    }
+
+    #[test]
+    fn no_damage_panics(at in 0..REFERENCE.len(), length in 0_usize..40, new in "[\\[\\]{}\"'=.,#\\\\\n a-c0-9é-]{0,6}") {
+        let end = (at + length).min(REFERENCE.len());
+        let damaged = [&REFERENCE.as_bytes()[..at], new.as_bytes(), &REFERENCE.as_bytes()[end..]].concat();
+        if let Err(errors) = load_text(&damaged, ZONE) {
+            prop_assert!(!errors.0.is_empty());
+        }
+    }
+
+    #[test]
+    fn no_damaged_zone_panics(at in 0..ZONE.len(), length in 0_usize..40, new in "[\"();\\\\@$\n\t a-c0-9.é#-]{0,8}") {
+        let end = (at + length).min(ZONE.len());
+        let damaged = [&ZONE.as_bytes()[..at], new.as_bytes(), &ZONE.as_bytes()[end..]].concat();
+        let _ = load_text(REFERENCE, &damaged);
+    }
+
+    #[test]
+    fn no_records_panic(records in proptest::collection::vec("[a-c.@\"\\\\]{0,4} (A|NS|TXT|SOA|MX|CNAME|SRV|DS|SVCB|CAA|TYPE999|NSEC|LOC|TXT \"|60 IN) [a-z0-9.@\"\\\\() ;#=]{0,24}", 1..6)) {
+        let _ = load_text(REFERENCE, format!("{ZONE}\n{}", records.join("\n")));
+    }
+}

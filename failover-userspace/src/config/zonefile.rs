@@ -1,0 +1,477 @@
+//! Zone files (RFC 1035 section 5): what a zone says of itself, and which names it has.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
+use std::path::Path;
+
+use bytes::Bytes;
+use domain::base::iana::{Class, Rtype};
+use domain::base::name::FlattenInto;
+use domain::base::rdata::{ComposeRecordData, ParseRecordData};
+use domain::base::{ParsedName, Record};
+use domain::dep::octseq::Parser;
+use domain::rdata::ZoneRecordData;
+use domain::zonefile::inplace::{Entry, ScannedRecord, Zonefile};
+
+use super::diagnostic::Diagnostic;
+use super::entries::{RawEntry, entries};
+use super::name::{lower_cased, suffixes};
+use super::report::quote;
+use crate::model::{Name, NameServer, Soa};
+
+/// Data of a record of a zone.
+pub(super) type Data = ZoneRecordData<Bytes, domain::base::Name<Bytes>>;
+
+/// RFC 2181 section 8.
+const TTL_LIMIT: u32 = (1 << 31) - 1;
+
+/// A zone file, read.
+#[derive(Debug)]
+pub(super) struct ZoneFile {
+    /// All records, by lower-cased owner in wire format, each node by type.
+    nodes: HashMap<Bytes, BTreeMap<Rtype, Rrset>>,
+    apex: Name,
+}
+
+/// What every answer from a zone carries.
+#[derive(Debug)]
+pub(super) struct Authority {
+    pub(super) soa: Soa,
+    pub(super) ns_ttl: u32,
+    pub(super) name_servers: Vec<NameServer>,
+}
+
+/// The records of one name and type.
+#[derive(Debug)]
+pub(super) struct Rrset {
+    pub(super) ttl: u32,
+    pub(super) data: Vec<Data>,
+    /// Place of the first record in the zone file.
+    line: usize,
+    column: usize,
+}
+
+/// What was found while reading a zone file.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) errors: Vec<Diagnostic>,
+    pub(super) warnings: Vec<Diagnostic>,
+}
+
+/// Reads `content`. Without an [`Authority`] there are errors among the findings.
+pub(super) fn read(
+    apex: &Name,
+    path: &Path,
+    content: &[u8],
+) -> (ZoneFile, Option<Authority>, Findings) {
+    let mut reader = Reader {
+        path,
+        zone: ZoneFile {
+            nodes: HashMap::new(),
+            apex: apex.clone(),
+        },
+        findings: Findings::default(),
+    };
+    reader.read_entries(content);
+    reader.drop_duplicates();
+    reader.check_cnames();
+    let authority = reader.authority();
+    (reader.zone, authority, reader.findings)
+}
+
+impl ZoneFile {
+    fn rrset(&self, owner: &[u8], rtype: Rtype) -> Option<&Rrset> {
+        self.nodes.get(owner)?.get(&rtype)
+    }
+
+    /// Why `name`, which lies in this zone, cannot be the name of a service.
+    pub(super) fn clash(&self, name: &Name) -> Option<String> {
+        for rtype in [Rtype::A, Rtype::AAAA, Rtype::CNAME] {
+            if let Some(rrset) = self.rrset(name.as_slice(), rtype) {
+                return Some(format!("has {rtype} in the zone file, line {}", rrset.line));
+            }
+        }
+        for ancestor in
+            suffixes(name).take_while(|suffix| suffix.len() > self.apex.as_slice().len())
+        {
+            if let Some(rrset) = self.rrset(ancestor, Rtype::NS) {
+                return Some(format!(
+                    "lies below a delegation, zone file line {}",
+                    rrset.line
+                ));
+            }
+        }
+        for ancestor in suffixes(name).skip(1) {
+            if let Some(rrset) = self.rrset(ancestor, Rtype::DNAME) {
+                return Some(format!("lies below a DNAME, zone file line {}", rrset.line));
+            }
+        }
+        None
+    }
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    zone: ZoneFile,
+    findings: Findings,
+}
+
+impl Reader<'_> {
+    fn diagnostic(&self, line: usize, column: usize, message: String) -> Diagnostic {
+        Diagnostic {
+            file: self.path.to_path_buf(),
+            line,
+            column,
+            message,
+        }
+    }
+
+    fn error(&mut self, line: usize, column: usize, message: impl Into<String>) {
+        let diagnostic = self.diagnostic(line, column, message.into());
+        self.findings.errors.push(diagnostic);
+    }
+
+    fn warn(&mut self, line: usize, column: usize, message: impl Into<String>) {
+        let diagnostic = self.diagnostic(line, column, message.into());
+        self.findings.warnings.push(diagnostic);
+    }
+
+    /// Feeds the scanner entry by entry; after an error it goes on from the state
+    /// before the bad one.
+    fn read_entries(&mut self, content: &[u8]) {
+        let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
+        let mut scanner = Zonefile::new();
+        scanner.set_origin(self.zone.apex.clone());
+        scanner.set_default_class(Class::IN);
+        let mut scanned_lines = 0;
+        for raw in entries(content) {
+            if let Some(flaw) = raw.flaw {
+                self.error(
+                    raw.line,
+                    raw.column,
+                    format!("{flaw}: {}", quote_octets(raw.text)),
+                );
+                continue;
+            }
+            let before = scanner.clone();
+            scanner.extend_from_slice(raw.text);
+            if !raw.text.ends_with(b"\n") {
+                scanner.extend_from_slice(b"\n");
+            }
+            match scanner.next_entry() {
+                Ok(None) => {}
+                Ok(Some(Entry::Record(record))) => self.take_record(record, raw),
+                Ok(Some(Entry::Include { .. })) => {
+                    let message = "$INCLUDE is not available in this version";
+                    self.error(raw.line, raw.column, message);
+                }
+                Err(error) => {
+                    let (line, column, message) = explain(&error.to_string(), scanned_lines, raw);
+                    self.error(line, column, message);
+                    scanner = before;
+                    continue;
+                }
+            }
+            scanned_lines += raw.text.iter().filter(|octet| **octet == b'\n').count();
+        }
+    }
+
+    fn take_record(&mut self, record: ScannedRecord, raw: RawEntry<'_>) {
+        let record: Record<domain::base::Name<Bytes>, Data> = record.flatten_into();
+        if !is_well_formed(&record) {
+            let quoted = quote_octets(raw.text.trim_ascii());
+            let message = format!("a name with an empty label, or data too long, in {quoted}");
+            self.error(raw.line, raw.column, message);
+            return;
+        }
+        let owner = lower_cased(record.owner().as_slice());
+        let ttl = record.ttl().as_secs();
+        let rtype = record.rtype();
+        if !suffixes(&owner).any(|suffix| suffix == self.zone.apex.as_slice()) {
+            let message = format!(
+                "{} lies outside the zone {}",
+                dotted(&owner),
+                dotted(&self.zone.apex)
+            );
+            self.error(raw.line, raw.column, message);
+            return;
+        }
+        if record.class() != Class::IN {
+            self.error(
+                raw.line,
+                raw.column,
+                format!("expected class IN, found {}", record.class()),
+            );
+            return;
+        }
+        if ttl > TTL_LIMIT {
+            let message = format!("expected a TTL of at most {TTL_LIMIT}, found {ttl}");
+            self.error(raw.line, raw.column, message);
+            return;
+        }
+        let shown = dotted(&owner);
+        let node = self.zone.nodes.entry(owner.into_octets()).or_default();
+        let rrset = node.entry(rtype).or_insert_with(|| Rrset {
+            ttl,
+            data: Vec::new(),
+            line: raw.line,
+            column: raw.column,
+        });
+        rrset.data.push(record.into_data());
+        if rrset.ttl != ttl {
+            let lowest = rrset.ttl.min(ttl);
+            rrset.ttl = lowest;
+            let message = format!(
+                "{shown} {rtype}: records of one set have different TTLs (RFC 2181 section 5.2), taking the lowest, {lowest}"
+            );
+            self.warn(raw.line, raw.column, message);
+        }
+    }
+
+    /// RFC 2181 section 5: a set has no record twice.
+    fn drop_duplicates(&mut self) {
+        let mut found = Vec::new();
+        for (owner, node) in &mut self.zone.nodes {
+            for (rtype, rrset) in node.iter_mut().filter(|(_, rrset)| rrset.data.len() > 1) {
+                let mut seen = HashSet::new();
+                let is_first: Vec<bool> = rrset.data.iter().map(|data| seen.insert(data)).collect();
+                if is_first.contains(&false) {
+                    let mut is_first = is_first.into_iter();
+                    rrset.data.retain(|_| is_first.next().unwrap_or(true));
+                    let owner = dotted(&lower_cased(owner));
+                    found.push((
+                        rrset.line,
+                        rrset.column,
+                        format!("{owner} {rtype}: a record is there twice"),
+                    ));
+                }
+            }
+        }
+        for (line, column, message) in found {
+            self.warn(line, column, message);
+        }
+    }
+
+    /// RFC 1034 section 3.6.2: a CNAME is alone at its name.
+    fn check_cnames(&mut self) {
+        let mut found = Vec::new();
+        for (owner, node) in &self.zone.nodes {
+            let Some(cname) = node.get(&Rtype::CNAME) else {
+                continue;
+            };
+            let company = node
+                .keys()
+                .find(|rtype| !matches!(**rtype, Rtype::CNAME | Rtype::RRSIG | Rtype::NSEC));
+            let owner = dotted(&lower_cased(owner));
+            if let Some(rtype) = company {
+                found.push((
+                    cname.line,
+                    cname.column,
+                    format!("{owner} has both CNAME and {rtype}"),
+                ));
+            }
+            if cname.data.len() > 1 {
+                found.push((
+                    cname.line,
+                    cname.column,
+                    format!("{owner} has more than one CNAME"),
+                ));
+            }
+        }
+        for (line, column, message) in found {
+            self.error(line, column, message);
+        }
+    }
+
+    /// SOA, NS set and the in-zone addresses of its members. What an unreadable record may
+    /// have caused to miss is not reported.
+    fn authority(&mut self) -> Option<Authority> {
+        let is_whole = self.findings.errors.is_empty();
+        let apex = dotted(&self.zone.apex);
+        let mut missing = Vec::new();
+        let soa = self.soa();
+        if soa.is_none()
+            && self
+                .zone
+                .rrset(self.zone.apex.as_slice(), Rtype::SOA)
+                .is_none()
+        {
+            missing.push((1, 1, format!("no SOA record at {apex}")));
+        }
+        let mut misplaced = Vec::new();
+        for (owner, node) in &self.zone.nodes {
+            if let Some(rrset) = node.get(&Rtype::SOA) {
+                if *owner != self.zone.apex.as_slice() {
+                    let message = format!("expected SOA only at {apex}");
+                    misplaced.push((rrset.line, rrset.column, message));
+                } else if rrset.data.len() > 1 {
+                    let message = format!("expected one SOA at {apex}, found {}", rrset.data.len());
+                    misplaced.push((rrset.line, rrset.column, message));
+                }
+            }
+        }
+        let mut name_servers = Vec::new();
+        let ns = self.zone.rrset(self.zone.apex.as_slice(), Rtype::NS);
+        if ns.is_none() {
+            missing.push((1, 1, format!("no NS record at {apex}")));
+        }
+        for data in ns.into_iter().flat_map(|ns| &ns.data) {
+            let ZoneRecordData::Ns(target) = data else {
+                continue;
+            };
+            let name = lower_cased(target.nsdname().as_slice());
+            let addresses = self.addresses(&name);
+            let in_zone = suffixes(&name).any(|suffix| suffix == self.zone.apex.as_slice());
+            if in_zone && addresses.is_empty() {
+                let (line, column) = ns.map_or((1, 1), |ns| (ns.line, ns.column));
+                let message = format!(
+                    "name server {} has no A or AAAA record in its zone",
+                    dotted(&name)
+                );
+                missing.push((line, column, message));
+            }
+            name_servers.push(NameServer { name, addresses });
+        }
+        let ns_ttl = ns.map(|ns| ns.ttl);
+        for (line, column, message) in misplaced {
+            self.error(line, column, message);
+        }
+        if is_whole {
+            for (line, column, message) in missing {
+                self.error(line, column, message);
+            }
+        }
+        if !self.findings.errors.is_empty() {
+            return None;
+        }
+        Some(Authority {
+            soa: soa?,
+            ns_ttl: ns_ttl?,
+            name_servers,
+        })
+    }
+
+    fn soa(&self) -> Option<Soa> {
+        let rrset = self.zone.rrset(self.zone.apex.as_slice(), Rtype::SOA)?;
+        let Some(ZoneRecordData::Soa(soa)) = rrset.data.first() else {
+            return None;
+        };
+        Some(Soa {
+            ttl: rrset.ttl,
+            mname: lower_cased(soa.mname().as_slice()),
+            rname: lower_cased(soa.rname().as_slice()),
+            serial: soa.serial().into_int(),
+            refresh: soa.refresh().as_secs(),
+            retry: soa.retry().as_secs(),
+            expire: soa.expire().as_secs(),
+            minimum: soa.minimum().as_secs(),
+        })
+    }
+
+    /// Addresses of a name of this zone, IPv4 first.
+    fn addresses(&self, name: &Name) -> Vec<(IpAddr, u32)> {
+        let mut addresses = Vec::new();
+        for rtype in [Rtype::A, Rtype::AAAA] {
+            let Some(rrset) = self.zone.rrset(name.as_slice(), rtype) else {
+                continue;
+            };
+            addresses.extend(rrset.data.iter().filter_map(|data| match data {
+                ZoneRecordData::A(a) => Some((IpAddr::V4(a.addr()), rrset.ttl)),
+                ZoneRecordData::Aaaa(aaaa) => Some((IpAddr::V6(aaaa.addr()), rrset.ttl)),
+                _ => None,
+            }));
+        }
+        addresses
+    }
+}
+
+/// Whether the record survives a round through wire format: the scanner lets some names
+/// pass that are none, such as `a..b`.
+fn is_well_formed(record: &Record<domain::base::Name<Bytes>, Data>) -> bool {
+    let mut wire = Vec::new();
+    if domain::base::Name::from_octets(record.owner().as_slice()).is_err()
+        || record.data().compose_rdata(&mut wire).is_err()
+        || wire.len() > usize::from(u16::MAX)
+    {
+        return false;
+    }
+    let mut parser = Parser::from_ref(wire.as_slice());
+    let parsed: Result<Option<ZoneRecordData<_, ParsedName<_>>>, _> =
+        ZoneRecordData::parse_rdata(record.rtype(), &mut parser);
+    matches!(parsed, Ok(Some(_))) && parser.remaining() == 0
+}
+
+/// Turns the scanner's `line:column: message` into the place of the offending word in the
+/// file. The scanner has seen `scanned_lines` before `raw`, and stands behind the word.
+fn explain(error: &str, scanned_lines: usize, raw: RawEntry<'_>) -> (usize, usize, String) {
+    let mut parts = error.splitn(3, ':');
+    let mut number = || {
+        parts
+            .next()
+            .and_then(|part| part.trim().parse::<usize>().ok())
+    };
+    let (line, column) = (number().unwrap_or(1), number().unwrap_or(1));
+    let message = parts.next().unwrap_or(error).trim();
+    if message.starts_with("different class") {
+        let message = format!(
+            "expected class IN in {}",
+            quote_octets(raw.text.trim_ascii())
+        );
+        return (raw.line, raw.column, message);
+    }
+    let message = match message {
+        "expected rtype" => "expected a TTL in seconds, a class or a record type",
+        other => other,
+    };
+    let lines: Vec<&[u8]> = raw
+        .text
+        .trim_ascii_end()
+        .split(|octet| *octet == b'\n')
+        .collect();
+    let index = line.saturating_sub(scanned_lines + 1);
+    let is_behind = index >= lines.len();
+    let index = index.min(lines.len() - 1);
+    let text = lines[index];
+    if is_behind && message == "unexpected end of entry" {
+        let quoted = quote_octets(raw.text.trim_ascii());
+        return (
+            raw.line + index,
+            text.len().max(1),
+            format!("{message}: {quoted}"),
+        );
+    }
+    let is_space = |at: usize| text.get(at).is_none_or(u8::is_ascii_whitespace);
+    let end_of_data = text
+        .iter()
+        .position(|octet| *octet == b';')
+        .unwrap_or(text.len());
+    let mut start = if is_behind {
+        text[..end_of_data].trim_ascii_end().len()
+    } else {
+        column.saturating_sub(1).min(text.len())
+    };
+    if is_space(start) && start > 0 && !is_space(start - 1) {
+        start -= 1;
+    }
+    while start > 0 && !is_space(start) && !is_space(start - 1) {
+        start -= 1;
+    }
+    let word = text[start..]
+        .split(u8::is_ascii_whitespace)
+        .next()
+        .unwrap_or_default();
+    (
+        raw.line + index,
+        start + 1,
+        format!("{message}, found {}", quote_octets(word)),
+    )
+}
+
+fn quote_octets(octets: &[u8]) -> String {
+    quote(&String::from_utf8_lossy(octets))
+}
+
+/// A name as messages show it, with the final dot.
+pub(super) fn dotted(name: &Name) -> String {
+    name.fmt_with_dot().to_string()
+}

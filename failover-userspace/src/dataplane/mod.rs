@@ -1,0 +1,370 @@
+//! The data plane: loads the XDP program, attaches it, and publishes answers to it.
+//!
+//! [`DataPlane`] is the one writer of the maps. Its parts: `tables` publishes snapshots,
+//! `names` is the hash table of names, `pool` hands out slots, `grace` knows when readers
+//! have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces.
+
+mod attach;
+mod grace;
+mod mapped;
+mod names;
+mod pool;
+mod tables;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use aya::maps::{Map, MapError, PerCpuArray};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use failover_common::counters::{Counter, Counters, ServiceHits};
+use failover_common::layout::Cell;
+use failover_common::settings::{MAX_LISTEN, Settings as ProgramSettings};
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Model, ServiceId, Settings};
+use crate::policy::Answer;
+use crate::wire::{AddressAnswer, Family};
+pub use attach::{Attached, AttachedMode};
+use grace::Grace;
+use mapped::Mapped;
+use names::{Names, Shape};
+use pool::Pool;
+pub use tables::Change;
+use tables::Tables;
+
+/// The compiled program.
+static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/failover-xdp"));
+/// Name of the program that answers.
+const PROGRAM_NAME: &str = "failover";
+/// Name of the program that passes everything.
+const PASS_PROGRAM_NAME: &str = "failover_pass";
+
+/// Number of a published snapshot; grows by one with each publication.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Generation(pub u64);
+
+impl Generation {
+    /// The one after this.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why the data plane refused.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program or its maps could not be loaded.
+    #[error("load the XDP program")]
+    Load(#[from] EbpfError),
+    /// The verifier refused the program, or it could not be attached.
+    #[error("XDP program")]
+    Program(#[from] ProgramError),
+    /// A map could not be used.
+    #[error("map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+    /// A map could not be mapped into memory.
+    #[error("map {map} into memory")]
+    Mmap {
+        /// Its name.
+        map: &'static str,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// A map is not what this version expects.
+    #[error("map {map}: unexpected {what}")]
+    Layout {
+        /// Its name.
+        map: &'static str,
+        /// What differs.
+        what: &'static str,
+    },
+    /// A map has no room for a publication.
+    #[error("map {map} is full: {needed} needed, {available} free")]
+    Full {
+        /// Its name.
+        map: &'static str,
+        /// Slots needed.
+        needed: usize,
+        /// Slots free.
+        available: usize,
+    },
+    /// A name does not fit.
+    #[error("name {name} does not fit")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// A thread could not be started.
+    #[error("start a thread")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Program, maps and attachments.
+pub struct DataPlane {
+    ebpf: Ebpf,
+    tables: Tables,
+    counters: PerCpuArray<aya::maps::MapData, PodCounters>,
+    hits: PerCpuArray<aya::maps::MapData, PodHits>,
+    attached: Vec<Attached>,
+}
+
+/// [`Counters`] for aya.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodCounters(Counters);
+// SAFETY: `Counters` is `bytemuck::Pod`.
+unsafe impl aya::Pod for PodCounters {}
+
+/// [`ServiceHits`] for aya.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodHits(ServiceHits);
+// SAFETY: `ServiceHits` is `bytemuck::Pod`.
+unsafe impl aya::Pod for PodHits {}
+
+impl DataPlane {
+    /// Loads the program with maps for `model`. Generations continue after `last`.
+    pub fn load(model: &Model, last: Generation) -> Result<Self, Error> {
+        let shape = Shape::find(model.services.iter().flat_map(|s| s.fqdn.iter().map(|f| &f.name)));
+        let sizes = Sizes::new(model);
+        let settings = program_settings(&model.settings, shape);
+        let log_level = log_level();
+        let mut loader = EbpfLoader::new();
+        loader
+            .override_global("SETTINGS", bytemuck::bytes_of(&settings), true)
+            .override_global(aya_log::LEVEL, &log_level, false)
+            .map_max_entries("NAMES", shape.slots)
+            .map_max_entries("LONG_NAMES", shape.long_names)
+            .map_max_entries("SERVICES", sizes.services)
+            .map_max_entries("SERVICE_HITS", sizes.services)
+            .map_max_entries("ANSWERS", sizes.small)
+            .map_max_entries("LARGE_ANSWERS", sizes.large)
+            .map_max_entries("TAILS", sizes.tails)
+            .map_max_entries("LARGE_TAILS", sizes.tails);
+        let mut ebpf = loader.load(PROGRAM)?;
+        program(&mut ebpf, PROGRAM_NAME)?.load()?;
+
+        let tables = Tables {
+            state: Mapped::new("STATE", take(&mut ebpf, "STATE")?)?,
+            names: Names::new(
+                shape,
+                Mapped::new("NAMES", take(&mut ebpf, "NAMES")?)?,
+                Pool::new("LONG_NAMES", Mapped::new("LONG_NAMES", take(&mut ebpf, "LONG_NAMES")?)?),
+            ),
+            services: Mapped::new("SERVICES", take(&mut ebpf, "SERVICES")?)?,
+            small: Pool::new("ANSWERS", Mapped::new("ANSWERS", take(&mut ebpf, "ANSWERS")?)?),
+            large: Pool::new("LARGE_ANSWERS", Mapped::new("LARGE_ANSWERS", take(&mut ebpf, "LARGE_ANSWERS")?)?),
+            tails: Pool::new("TAILS", Mapped::new("TAILS", take(&mut ebpf, "TAILS")?)?),
+            large_tails: Pool::new("LARGE_TAILS", Mapped::new("LARGE_TAILS", take(&mut ebpf, "LARGE_TAILS")?)?),
+            grace: Grace::new()?,
+            shared: None,
+            generation: last,
+        };
+        let counters = take(&mut ebpf, "COUNTERS")?;
+        let hits = take(&mut ebpf, "SERVICE_HITS")?;
+        Ok(Self {
+            counters: PerCpuArray::try_from(counters).map_err(|source| Error::Map { map: "COUNTERS", source })?,
+            hits: PerCpuArray::try_from(hits).map_err(|source| Error::Map { map: "SERVICE_HITS", source })?,
+            ebpf,
+            tables,
+            attached: Vec::new(),
+        })
+    }
+
+    /// The first publication: all names and the answers of all services, in one step.
+    pub fn publish_all(&mut self, model: &Model, changes: &[Change]) -> Result<Generation, Error> {
+        self.tables.publish_all(model, changes)
+    }
+
+    /// Publishes changed answers in one step.
+    ///
+    /// The cost is in proportion to the number of changes. It blocks for a grace period
+    /// (milliseconds) only if answers are replaced faster than readers can leave them.
+    pub fn publish(&mut self, changes: &[Change]) -> Result<Generation, Error> {
+        self.tables.publish(changes)
+    }
+
+    /// The published generation.
+    #[must_use]
+    pub const fn generation(&self) -> Generation {
+        self.tables.generation
+    }
+
+    /// Vouches for the snapshot for `max_stale` from now; `None`: for ever.
+    pub fn beat(&mut self, max_stale: Option<Duration>) {
+        let valid_until = max_stale.map_or(u64::MAX, |max_stale| {
+            let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+            let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
+            (now + max_stale).as_nanos() as u64
+        });
+        self.tables.beat(valid_until);
+    }
+
+    /// The program's counters, added up over all CPUs.
+    pub fn counters(&self) -> Result<Counters, Error> {
+        let values = self.counters.get(&0, 0).map_err(|source| Error::Map { map: "COUNTERS", source })?;
+        let mut total = Counters::default();
+        for value in values.iter() {
+            total.add(&value.0);
+        }
+        Ok(total)
+    }
+
+    /// How many queries each CPU answered for a service: A and AAAA, added up.
+    pub fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, Error> {
+        let values = self.hits.get(&service.0, 0).map_err(|source| Error::Map { map: "SERVICE_HITS", source })?;
+        Ok(values.iter().fold(ServiceHits::default(), |sum, value| ServiceHits {
+            a: sum.a.wrapping_add(value.0.a),
+            aaaa: sum.aaaa.wrapping_add(value.0.aaaa),
+        }))
+    }
+
+    /// The program, for tests that run it without a network.
+    pub fn program(&mut self) -> Result<&mut Xdp, Error> {
+        program(&mut self.ebpf, PROGRAM_NAME)
+    }
+
+    /// The loaded object, for the log.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+/// Loads the program that passes everything and attaches it to an interface until it is dropped.
+pub fn attach_pass(interface: &str) -> Result<Ebpf, Error> {
+    let mut ebpf = EbpfLoader::new().load(PROGRAM)?;
+    let pass = program(&mut ebpf, PASS_PROGRAM_NAME)?;
+    pass.load()?;
+    pass.attach(interface, aya::programs::XdpMode::default())?;
+    Ok(ebpf)
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::Layout { map: name, what: "absence" })?;
+    Ok(program.try_into()?)
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
+    ebpf.take_map(name).ok_or(Error::Layout { map: name, what: "absence" })
+}
+
+/// The program's log level, from the daemon's own.
+fn log_level() -> u8 {
+    use tracing::level_filters::LevelFilter;
+    match LevelFilter::current() {
+        LevelFilter::OFF => 0,
+        LevelFilter::ERROR => 1,
+        LevelFilter::WARN => 2,
+        LevelFilter::INFO => 3,
+        LevelFilter::DEBUG => 4,
+        LevelFilter::TRACE => 5,
+    }
+}
+
+fn program_settings(settings: &Settings, shape: Shape) -> ProgramSettings {
+    let mut program = ProgramSettings {
+        seed: shape.seed,
+        name_mask: shape.mask,
+        port: settings.port.get().to_be(),
+        edns_udp_size: settings.edns_udp_size,
+        ..ProgramSettings::NONE
+    };
+    for address in &settings.listen {
+        match address {
+            IpAddr::V4(address) if (program.listen_v4_len as usize) < MAX_LISTEN => {
+                program.listen_v4[program.listen_v4_len as usize] = u32::from_ne_bytes(address.octets());
+                program.listen_v4_len += 1;
+            }
+            IpAddr::V6(address) if (program.listen_v6_len as usize) < MAX_LISTEN => {
+                program.listen_v6[program.listen_v6_len as usize] = bytemuck::cast(address.octets());
+                program.listen_v6_len += 1;
+            }
+            // The configuration holds no more than `MAX_LISTEN` of a family.
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+    }
+    program
+}
+
+/// Sizes of the maps for a model.
+struct Sizes {
+    services: u32,
+    small: u32,
+    large: u32,
+    tails: u32,
+}
+
+impl Sizes {
+    /// Room for two of every answer, so that all of them can be replaced in one publication.
+    fn new(model: &Model) -> Self {
+        let mut small = 0;
+        let mut large = 0;
+        for service in &model.services {
+            for family in Family::ALL {
+                match most_addresses(model, service, family) {
+                    AddressAnswer::Records(records) if AddressAnswer::Records(records.clone()).is_small() => small += 1,
+                    // A large service may shrink to a small one.
+                    AddressAnswer::Records(_) => {
+                        small += 1;
+                        large += 1;
+                    }
+                    AddressAnswer::NoData | AddressAnswer::Servfail => {}
+                }
+            }
+        }
+        // A tail for each length of names in each zone, positive and negative.
+        let mut lengths = std::collections::HashSet::new();
+        for fqdn in model.services.iter().flat_map(|service| &service.fqdn) {
+            lengths.insert((fqdn.zone, fqdn.name.len()));
+        }
+        /// More than the usual number of publications during one grace period.
+        const SPARE: u32 = 1024;
+        let large = if large == 0 { 1 } else { 2 * large + SPARE };
+        Self {
+            services: model.services.len().max(1) as u32,
+            small: (2 * small + SPARE).min(Cell::LARGE - 1),
+            large: large.min(Cell::LARGE - 1),
+            tails: (2 * lengths.len()).max(2) as u32,
+        }
+    }
+}
+
+/// An answer with every address that a service could ever give.
+fn most_addresses(model: &Model, service: &crate::model::Service, family: Family) -> AddressAnswer {
+    use crate::model::OnAllDown;
+    use crate::policy::Weighted;
+    let mut addresses: Vec<Weighted> =
+        service.wan.iter().map(|wan| Weighted { address: wan.address, weight: wan.weight }).collect();
+    addresses.extend(
+        service
+            .server_ids()
+            .map(|id| model.server(id))
+            .map(|server| Weighted { address: server.address, weight: server.weight }),
+    );
+    if let OnAllDown::Addresses(all_down) = &service.on_all_down
+        && all_down.len() > addresses.len()
+    {
+        addresses = all_down.iter().map(|a| Weighted { address: *a, weight: crate::wire::WEIGHT_ONE }).collect();
+    }
+    AddressAnswer::new(service, &Answer::Addresses(addresses), family)
+}
+
+/// Counters by name, in the order of the program's.
+#[must_use]
+pub fn named_counters(counters: &Counters) -> Vec<(&'static str, u64)> {
+    Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter))).collect()
+}

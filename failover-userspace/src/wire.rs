@@ -1,0 +1,321 @@
+//! Precomputed answers: what the XDP program copies into replies.
+//!
+//! A reply is question, [`AddressAnswer`], [`AuthorityTail`] and OPT. The answer's records
+//! are owned by the question's name (a pointer to offset 12) and so depend on the service
+//! alone. The tail's names are compressed against the zone's name inside the question: they
+//! depend on the zone and on the length of the question's name, and on nothing else.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use domain::base::iana::Rtype;
+use failover_common::checksum;
+use failover_common::layout::{self, AnswerHeader, Follow, TailHeader, size};
+
+use crate::model::{Name, Service, Zone};
+use crate::policy::{Answer, Weighted};
+
+/// QR and AA.
+const AUTHORITATIVE: u16 = 0x8400;
+/// QR and RCODE 2.
+const SERVFAIL: u16 = 0x8002;
+/// `IN`.
+const CLASS_IN: u16 = 1;
+/// A compression pointer's two upper bits (RFC 1035 section 4.1.4).
+const POINTER: u16 = 0xc000;
+/// Where the question's name lies in every message.
+const QUESTION: u16 = 12;
+
+/// The two types of address records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// A records.
+    V4,
+    /// AAAA records.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Octets of one record owned by the question's name.
+    #[must_use]
+    pub const fn record_len(self) -> usize {
+        match self {
+            Self::V4 => layout::A_RECORD_LEN,
+            Self::V6 => layout::AAAA_RECORD_LEN,
+        }
+    }
+
+    const fn holds(self, address: IpAddr) -> bool {
+        matches!((self, address), (Self::V4, IpAddr::V4(_)) | (Self::V6, IpAddr::V6(_)))
+    }
+}
+
+/// What a service answers to one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AddressAnswer {
+    /// Addresses.
+    Records(Records),
+    /// NOERROR without addresses.
+    NoData,
+    /// SERVFAIL.
+    Servfail,
+}
+
+/// Address records with their rotation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Records {
+    sent: u8,
+    weight_step: u32,
+    thresholds: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl AddressAnswer {
+    /// The answer of `service` to one type of query, given who is answered.
+    #[must_use]
+    pub fn new(service: &Service, answer: &Answer, family: Family) -> Self {
+        match answer {
+            Answer::Addresses(addresses) => {
+                let addresses: Vec<_> = addresses.iter().filter(|a| family.holds(a.address)).collect();
+                if addresses.is_empty() {
+                    Self::NoData
+                } else {
+                    Self::Records(Records::new(service, &addresses[..addresses.len().min(size::LARGE_RECORDS)]))
+                }
+            }
+            Answer::Empty => Self::NoData,
+            Answer::Servfail => Self::Servfail,
+        }
+    }
+
+    /// Whether the answer fits [`layout::SmallAnswer`].
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        match self {
+            Self::Records(records) => {
+                records.thresholds.len() <= size::SMALL_RECORDS && records.bytes.len() <= size::SMALL_ANSWER
+            }
+            Self::NoData | Self::Servfail => true,
+        }
+    }
+
+    /// The answer as a map value. `is_small` decides which one.
+    #[must_use]
+    pub fn encode<const RECORDS: usize, const BYTES: usize>(&self, generation: u64) -> layout::Answer<RECORDS, BYTES> {
+        let mut value: layout::Answer<RECORDS, BYTES> = bytemuck::Zeroable::zeroed();
+        let header = AnswerHeader { generation, flags: AUTHORITATIVE.to_be(), weight_total: 1, weight_step: 1, ..AnswerHeader::default() };
+        value.header = match self {
+            Self::Records(records) => {
+                value.thresholds[..records.thresholds.len()].copy_from_slice(&records.thresholds);
+                value.bytes[..records.bytes.len()].copy_from_slice(&records.bytes);
+                AnswerHeader {
+                    records: records.thresholds.len() as u8,
+                    sent: records.sent,
+                    follow: Follow::NameServers as u8,
+                    weight_total: records.thresholds.last().copied().unwrap_or(1),
+                    weight_step: records.weight_step,
+                    ..header
+                }
+            }
+            Self::NoData => AnswerHeader { follow: Follow::Soa as u8, ..header },
+            Self::Servfail => AnswerHeader { flags: SERVFAIL.to_be(), follow: Follow::Nothing as u8, ..header },
+        };
+        value
+    }
+}
+
+impl Records {
+    fn new(service: &Service, addresses: &[&Weighted]) -> Self {
+        let divisor = addresses.iter().fold(0, |d, a| gcd(d, u32::from(a.weight.get())));
+        let mut total = 0;
+        let thresholds: Vec<u32> = addresses
+            .iter()
+            .map(|address| {
+                total += u32::from(address.weight.get()) / divisor;
+                total
+            })
+            .collect();
+        let mut bytes = Vec::with_capacity(addresses.len() * layout::AAAA_RECORD_LEN);
+        for address in addresses {
+            put_u16(&mut bytes, POINTER | QUESTION);
+            put_address(&mut bytes, service.ttl, address.address);
+        }
+        let sent = service.max_answers.map_or(addresses.len(), |max| max.min(addresses.len()));
+        Self { sent: sent as u8, weight_step: step(total, thresholds.len() as u32), thresholds, bytes }
+    }
+}
+
+/// How far a query advances among `total` weights of `records` records.
+///
+/// A step coprime to `total` visits every weight once in `total` queries. Equal weights go
+/// round in order; unequal ones take about the golden section of the total, which spreads
+/// the turns of a heavy record.
+fn step(total: u32, records: u32) -> u32 {
+    if total == records {
+        return 1;
+    }
+    let golden = (u64::from(total) * 618 / 1000) as u32;
+    (golden.max(1)..total).find(|step| gcd(*step, total) == 1).unwrap_or(1)
+}
+
+const fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Authority and additional section of the replies for names of one zone and one length.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuthorityTail {
+    bytes: Vec<u8>,
+    authority_len: usize,
+    authority_count: u16,
+    additional_count: u16,
+}
+
+impl AuthorityTail {
+    /// Octets of the largest tail.
+    const MAX: usize = size::LARGE_TAIL;
+
+    /// What follows addresses: the NS set and its in-zone addresses. What does not fit is
+    /// left out, the last additional records first (RFC 2181 section 9).
+    #[must_use]
+    pub fn positive(zone: &Zone, name_len: usize) -> Self {
+        let names = Compressor { zone: &zone.name, name_len };
+        let mut tail = Self::default();
+        for server in &zone.name_servers {
+            names.put(&mut tail.bytes, &zone.name);
+            let mut target = Vec::new();
+            names.put(&mut target, &server.name);
+            put_record_head(&mut tail.bytes, Rtype::NS, zone.ns_ttl, target.len());
+            tail.bytes.extend(target);
+            tail.authority_count += 1;
+        }
+        if tail.bytes.len() > Self::MAX {
+            return Self::default();
+        }
+        tail.authority_len = tail.bytes.len();
+        for server in &zone.name_servers {
+            for (address, ttl) in &server.addresses {
+                let start = tail.bytes.len();
+                names.put(&mut tail.bytes, &server.name);
+                put_address(&mut tail.bytes, *ttl, *address);
+                if tail.bytes.len() > Self::MAX {
+                    tail.bytes.truncate(start);
+                    return tail;
+                }
+                tail.additional_count += 1;
+            }
+        }
+        tail
+    }
+
+    /// What follows NODATA: the SOA with the TTL of negative answers (RFC 2308 section 3).
+    #[must_use]
+    pub fn negative(zone: &Zone, name_len: usize) -> Self {
+        let names = Compressor { zone: &zone.name, name_len };
+        let soa = &zone.soa;
+        let mut data = Vec::new();
+        names.put(&mut data, &soa.mname);
+        names.put(&mut data, &soa.rname);
+        for number in [soa.serial, soa.refresh, soa.retry, soa.expire, soa.minimum] {
+            put_u32(&mut data, number);
+        }
+        let mut bytes = Vec::new();
+        names.put(&mut bytes, &zone.name);
+        put_record_head(&mut bytes, Rtype::SOA, soa.ttl.min(soa.minimum), data.len());
+        bytes.extend(data);
+        Self { authority_len: bytes.len(), bytes, authority_count: 1, additional_count: 0 }
+    }
+
+    /// Whether the tail fits [`layout::SmallTail`].
+    #[must_use]
+    pub fn is_small(&self) -> bool {
+        self.bytes.len() <= size::SMALL_TAIL
+    }
+
+    /// The tail as a map value. `is_small` decides which one.
+    #[must_use]
+    pub fn encode<const BYTES: usize>(&self) -> layout::Tail<BYTES> {
+        let mut value: layout::Tail<BYTES> = bytemuck::Zeroable::zeroed();
+        value.bytes[..self.bytes.len()].copy_from_slice(&self.bytes);
+        value.header = TailHeader {
+            authority_len: self.authority_len as u16,
+            len: self.bytes.len() as u16,
+            authority_count: self.authority_count,
+            additional_count: self.additional_count,
+            authority_sum: checksum::sum(&self.bytes[..self.authority_len]),
+            sum: checksum::sum(&self.bytes),
+            reserved: 0,
+        };
+        value
+    }
+}
+
+/// Writes names, compressed against the zone's name at the end of the question's name.
+struct Compressor<'a> {
+    zone: &'a Name,
+    name_len: usize,
+}
+
+impl Compressor<'_> {
+    /// Labels up to the longest suffix shared with the zone, then a pointer to it.
+    fn put(&self, out: &mut Vec<u8>, name: &Name) {
+        let zone_start = usize::from(QUESTION) + self.name_len - self.zone.len();
+        // Suffixes of the zone and where they lie in the message; the root is not worth a pointer.
+        let mut suffix_start = zone_start;
+        let suffixes: Vec<(Name, usize)> = self
+            .zone
+            .iter_suffixes()
+            .map(|suffix| {
+                let start = suffix_start;
+                suffix_start += suffix.first().len() + 1;
+                (suffix, start)
+            })
+            .filter(|(suffix, _)| !suffix.is_root())
+            .collect();
+        for rest in name.iter_suffixes() {
+            if let Some((_, start)) = suffixes.iter().find(|(suffix, _)| *suffix == rest) {
+                put_u16(out, POINTER | *start as u16);
+                return;
+            }
+            let label = rest.first();
+            out.push(label.len() as u8);
+            out.extend_from_slice(label.as_slice());
+        }
+    }
+}
+
+fn put_u16(out: &mut Vec<u8>, value: u16) {
+    out.extend(value.to_be_bytes());
+}
+
+fn put_u32(out: &mut Vec<u8>, value: u32) {
+    out.extend(value.to_be_bytes());
+}
+
+/// Type, class, TTL and length of data (RFC 1035 section 3.2.1).
+fn put_record_head(out: &mut Vec<u8>, rtype: Rtype, ttl: u32, len: usize) {
+    put_u16(out, rtype.to_int());
+    put_u16(out, CLASS_IN);
+    put_u32(out, ttl);
+    put_u16(out, len as u16);
+}
+
+/// All of an address record but its owner.
+fn put_address(out: &mut Vec<u8>, ttl: u32, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            put_record_head(out, Rtype::A, ttl, 4);
+            out.extend(address.octets());
+        }
+        IpAddr::V6(address) => {
+            put_record_head(out, Rtype::AAAA, ttl, 16);
+            out.extend(address.octets());
+        }
+    }
+}
+
+/// A weight of one.
+pub const WEIGHT_ONE: NonZeroU16 = NonZeroU16::MIN;

@@ -1,0 +1,358 @@
+//! Queries as frames, built octet by octet, and replies taken apart.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use domain::base::{Message, MessageBuilder, Rtype};
+
+use crate::lab::{LISTEN_V4, LISTEN_V6};
+
+const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+/// The DNS message of a query.
+#[derive(Clone, Debug)]
+pub struct Dns {
+    pub id: u16,
+    pub flags: u16,
+    pub counts: [u16; 4],
+    pub qname: Vec<u8>,
+    pub qtype: u16,
+    pub qclass: u16,
+    pub edns: Option<Opt>,
+    /// Octets after all of that.
+    pub trailer: Vec<u8>,
+}
+
+/// An OPT record.
+#[derive(Clone, Debug)]
+pub struct Opt {
+    pub owner: Vec<u8>,
+    pub rtype: u16,
+    pub size: u16,
+    pub version: u8,
+    pub flags: u16,
+    pub options: Vec<u8>,
+    /// Added to the true length of the options.
+    pub length_error: i32,
+}
+
+impl Opt {
+    pub fn new(size: u16) -> Self {
+        Self { owner: vec![0], rtype: 41, size, version: 0, flags: 0, options: vec![], length_error: 0 }
+    }
+}
+
+/// A name in wire format, case kept.
+pub fn wire_name(text: &str) -> Vec<u8> {
+    let mut wire = vec![];
+    for label in text.split('.').filter(|label| !label.is_empty()) {
+        wire.push(label.len() as u8);
+        wire.extend(label.bytes());
+    }
+    wire.push(0);
+    wire
+}
+
+impl Dns {
+    /// A query with RD and EDNS.
+    pub fn new(qname: &str, qtype: u16) -> Self {
+        Self {
+            id: 0xbeef,
+            flags: 0x0100,
+            counts: [1, 0, 0, 1],
+            qname: wire_name(qname),
+            qtype,
+            qclass: 1,
+            edns: Some(Opt::new(1232)),
+            trailer: vec![],
+        }
+    }
+
+    /// The same without EDNS.
+    pub fn plain(qname: &str, qtype: u16) -> Self {
+        Self { counts: [1, 0, 0, 0], edns: None, ..Self::new(qname, qtype) }
+    }
+
+    pub fn with_options(mut self, options: &[u8]) -> Self {
+        self.edns.get_or_insert_with(|| Opt::new(1232)).options = options.to_vec();
+        self.counts[3] = 1;
+        self
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![];
+        for word in [self.id, self.flags].iter().chain(&self.counts) {
+            bytes.extend(word.to_be_bytes());
+        }
+        bytes.extend(&self.qname);
+        bytes.extend(self.qtype.to_be_bytes());
+        bytes.extend(self.qclass.to_be_bytes());
+        if let Some(opt) = &self.edns {
+            bytes.extend(&opt.owner);
+            bytes.extend(opt.rtype.to_be_bytes());
+            bytes.extend(opt.size.to_be_bytes());
+            bytes.extend([0, opt.version]);
+            bytes.extend(opt.flags.to_be_bytes());
+            bytes.extend(((opt.options.len() as i32 + opt.length_error) as u16).to_be_bytes());
+            bytes.extend(&opt.options);
+        }
+        bytes.extend(&self.trailer);
+        bytes
+    }
+}
+
+/// A frame around a UDP payload.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub destination_mac: [u8; 6],
+    pub tags: Vec<[u8; 4]>,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ports: [u16; 2],
+    pub payload: Vec<u8>,
+    pub protocol: u8,
+    /// IPv4 flags and fragment offset.
+    pub fragment: u16,
+    /// IPv4 options.
+    pub ip_options: Vec<u8>,
+    pub ip_length_error: i32,
+    pub udp_length_error: i32,
+    pub ip_checksum_error: u16,
+    /// `None`: the true one.
+    pub udp_checksum: Option<u16>,
+    pub padding: usize,
+}
+
+impl Frame {
+    pub fn v4(payload: Vec<u8>) -> Self {
+        Self {
+            destination_mac: SERVER_MAC,
+            tags: vec![],
+            source: "192.0.2.99".parse().expect("address"),
+            destination: LISTEN_V4.parse().expect("address"),
+            ports: [40000, 53],
+            payload,
+            protocol: 17,
+            fragment: 0x4000,
+            ip_options: vec![],
+            ip_length_error: 0,
+            udp_length_error: 0,
+            ip_checksum_error: 0,
+            udp_checksum: None,
+            padding: 0,
+        }
+    }
+
+    pub fn v6(payload: Vec<u8>) -> Self {
+        Self {
+            source: "2001:db8:99::1".parse().expect("address"),
+            destination: LISTEN_V6.parse().expect("address"),
+            ..Self::v4(payload)
+        }
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        let mut frame = vec![];
+        frame.extend(self.destination_mac);
+        frame.extend(CLIENT_MAC);
+        for tag in &self.tags {
+            frame.extend(tag);
+        }
+        let udp_len = (8 + self.payload.len() as i32 + self.udp_length_error) as u16;
+        let mut udp = vec![];
+        udp.extend(self.ports[0].to_be_bytes());
+        udp.extend(self.ports[1].to_be_bytes());
+        udp.extend(udp_len.to_be_bytes());
+        udp.extend([0, 0]);
+        udp.extend(&self.payload);
+        let checksum = self.udp_checksum.unwrap_or_else(|| {
+            match !sum(&pseudo_header(self.source, self.destination, &udp), &udp) {
+                0 => 0xffff,
+                checksum => checksum,
+            }
+        });
+        udp[6..8].copy_from_slice(&checksum.to_be_bytes());
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => {
+                frame.extend([0x08, 0x00]);
+                frame.extend(self.v4_header(source, destination, udp.len()));
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                frame.extend([0x86, 0xdd, 0x60, 0x0a, 0xbc, 0xde]);
+                frame.extend(((udp.len() as i32 + self.ip_length_error) as u16).to_be_bytes());
+                frame.extend([self.protocol, 61]);
+                frame.extend(source.octets());
+                frame.extend(destination.octets());
+            }
+            _ => panic!("mixed families"),
+        }
+        frame.extend(udp);
+        frame.extend(std::iter::repeat_n(0xaa, self.padding));
+        frame
+    }
+
+    fn v4_header(&self, source: Ipv4Addr, destination: Ipv4Addr, payload_len: usize) -> Vec<u8> {
+        let header_len = 20 + self.ip_options.len();
+        let mut header = vec![0x40 | (header_len / 4) as u8, 0x10];
+        header.extend(((header_len + payload_len) as i32 + self.ip_length_error).to_be_bytes()[2..].iter());
+        header.extend([0x12, 0x34]);
+        header.extend(self.fragment.to_be_bytes());
+        header.extend([61, self.protocol, 0, 0]);
+        header.extend(source.octets());
+        header.extend(destination.octets());
+        header.extend(&self.ip_options);
+        let checksum = (!sum(&[], &header)).wrapping_add(self.ip_checksum_error);
+        header[10..12].copy_from_slice(&checksum.to_be_bytes());
+        header
+    }
+}
+
+/// The Internet checksum of RFC 1071, straight from its text.
+fn sum(first: &[u8], second: &[u8]) -> u16 {
+    let mut sum = 0u32;
+    for bytes in [first, second] {
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+        }
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+fn pseudo_header(source: IpAddr, destination: IpAddr, udp: &[u8]) -> Vec<u8> {
+    let mut header = vec![];
+    for address in [source, destination] {
+        match address {
+            IpAddr::V4(address) => header.extend(address.octets()),
+            IpAddr::V6(address) => header.extend(address.octets()),
+        }
+    }
+    header.extend((udp.len() as u32).to_be_bytes());
+    header.extend([0, 0, 0, 17]);
+    header
+}
+
+/// A reply whose headers were checked in full.
+#[derive(Debug)]
+pub struct Reply {
+    pub message: Message<Vec<u8>>,
+    /// Header flags and rcode.
+    pub flags: u16,
+    pub opt: Option<ReplyOpt>,
+    /// Records as `owner ttl class type data`, by section.
+    pub answer: Vec<String>,
+    pub authority: Vec<String>,
+    pub additional: Vec<String>,
+}
+
+/// The OPT record of a reply.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ReplyOpt {
+    pub size: u16,
+    pub ttl: u32,
+    pub has_options: bool,
+}
+
+/// Checks every header of a reply against the query that it answers.
+pub fn check_reply(query: &Frame, reply: &[u8]) -> Reply {
+    let sent = query.bytes();
+    let l2 = 14 + 4 * query.tags.len();
+    assert_eq!(reply[0..6], sent[6..12], "destination MAC");
+    assert_eq!(reply[6..12], sent[0..6], "source MAC");
+    assert_eq!(reply[12..l2], sent[12..l2], "type and tags");
+    let udp_at = match query.source {
+        IpAddr::V4(_) => {
+            let header = &reply[l2..l2 + 20];
+            assert_eq!(header[0..2], sent[l2..l2 + 2], "version, length, type of service");
+            assert_eq!(usize::from(u16::from_be_bytes([header[2], header[3]])), reply.len() - l2, "total length");
+            assert_eq!(header[4..8], sent[l2 + 4..l2 + 8], "id and fragment");
+            assert_eq!(header[8..10], [64, 17], "TTL and protocol");
+            assert_eq!(sum(&[], header), 0xffff, "header checksum");
+            assert_eq!(header[12..16], sent[l2 + 16..l2 + 20], "source");
+            assert_eq!(header[16..20], sent[l2 + 12..l2 + 16], "destination");
+            l2 + 20
+        }
+        IpAddr::V6(_) => {
+            let header = &reply[l2..l2 + 40];
+            assert_eq!(header[0..4], sent[l2..l2 + 4], "version, class, flow");
+            assert_eq!(usize::from(u16::from_be_bytes([header[4], header[5]])), reply.len() - l2 - 40, "payload length");
+            assert_eq!(header[6..8], [17, 64], "next header and hop limit");
+            assert_eq!(header[8..24], sent[l2 + 24..l2 + 40], "source");
+            assert_eq!(header[24..40], sent[l2 + 8..l2 + 24], "destination");
+            l2 + 40
+        }
+    };
+    let udp = &reply[udp_at..];
+    assert_eq!(udp[0..2], query.ports[1].to_be_bytes(), "source port");
+    assert_eq!(udp[2..4], query.ports[0].to_be_bytes(), "destination port");
+    assert_eq!(usize::from(u16::from_be_bytes([udp[4], udp[5]])), udp.len(), "UDP length");
+    assert_ne!(udp[6..8], [0, 0], "UDP checksum present");
+    assert_eq!(sum(&pseudo_header(query.destination, query.source, udp), udp), 0xffff, "UDP checksum");
+    take_apart(&query.payload, &udp[8..])
+}
+
+/// Checks what every reply shares with its query, and parses it.
+pub fn take_apart(query: &[u8], message: &[u8]) -> Reply {
+    assert_eq!(message[0..2], query[0..2], "id");
+    let question_end = 12 + query[12..].iter().position(|octet| *octet == 0).expect("a name") + 1 + 4;
+    assert_eq!(message[12..question_end], query[12..question_end], "question, in its own case");
+    let flags = u16::from_be_bytes([message[2], message[3]]);
+    let parsed = Message::from_octets(message.to_vec()).expect("a message");
+    assert_eq!(parsed.header_counts().qdcount(), 1);
+    let mut reply = Reply {
+        flags,
+        opt: None,
+        answer: section(&parsed.answer().expect("answer section")),
+        authority: section(&parsed.authority().expect("authority section")),
+        additional: vec![],
+        message: parsed.clone(),
+    };
+    for record in parsed.additional().expect("additional section") {
+        let record = record.expect("an additional record");
+        if record.rtype() == Rtype::OPT {
+            let opt = record.to_record::<domain::base::opt::Opt<_>>().expect("OPT").expect("OPT");
+            assert!(record.owner().is_root() && reply.opt.is_none());
+            reply.opt = Some(ReplyOpt {
+                size: record.class().to_int(),
+                ttl: record.ttl().as_secs(),
+                has_options: !opt.data().is_empty(),
+            });
+        } else {
+            reply.additional.push(text(&record));
+        }
+    }
+    let counted = 12 + parsed.as_slice()[12..].len();
+    assert_eq!(counted, message.len(), "nothing after the last record");
+    reply
+}
+
+fn section<'a>(section: &domain::base::message::RecordSection<'a, Vec<u8>>) -> Vec<String> {
+    section.clone().map(|record| text(&record.expect("a record"))).collect()
+}
+
+fn text(record: &domain::base::ParsedRecord<'_, Vec<u8>>) -> String {
+    let any = record
+        .to_any_record::<domain::rdata::AllRecordData<_, _>>()
+        .expect("data of a known type");
+    format!(
+        "{} {} {} {} {}",
+        record.owner().to_string().to_ascii_lowercase(),
+        record.ttl().as_secs(),
+        record.class(),
+        record.rtype(),
+        any.data()
+    )
+}
+
+/// A message to start a DNS library's encoder with, as a second opinion on [`Dns::bytes`].
+pub fn library_query(qname: &str, qtype: Rtype) -> Vec<u8> {
+    let name: domain::base::Name<Vec<u8>> = qname.parse().expect("a name");
+    let mut builder = MessageBuilder::new_vec().question();
+    builder.header_mut().set_id(0xbeef);
+    builder.header_mut().set_rd(true);
+    builder.push((name, qtype)).expect("room");
+    builder.finish()
+}
+
