@@ -8,7 +8,7 @@
 //! visible in one step. What generation g + 1 no longer uses is written again only after
 //! every program run that may have seen generation g has ended.
 
-/// Sizes of one class of answers and tails: small ones are cheap to keep, large ones rare.
+/// Sizes of the two classes of answers: small ones are cheap to keep, large ones rare.
 pub mod size {
     /// Addresses in a small answer.
     pub const SMALL_RECORDS: usize = 8;
@@ -18,16 +18,15 @@ pub mod size {
     pub const LARGE_RECORDS: usize = 64;
     /// Octets of records in a large answer.
     pub const LARGE_ANSWER: usize = LARGE_RECORDS * super::AAAA_RECORD_LEN;
-    /// Octets of a small tail.
-    pub const SMALL_TAIL: usize = 240;
-    /// Octets of a large tail.
-    pub const LARGE_TAIL: usize = 1200;
 }
 
 /// Octets of an A record owned by the question's name: pointer, type, class, TTL, length, address.
 pub const A_RECORD_LEN: usize = 16;
 /// Octets of an AAAA record owned by the question's name.
 pub const AAAA_RECORD_LEN: usize = 28;
+
+/// Most octets of a [`Tail`]'s records: a dozen name servers with their addresses.
+pub const TAIL_LEN: usize = 496;
 
 /// One element: what all readers share.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +101,7 @@ pub struct NameSlot {
     pub next: u32,
     /// Index of its service.
     pub service: u32,
-    /// Index of its positive tail, with [`NameSlot::LARGE_TAIL`]; the negative one is the next.
+    /// Index of its positive tail; the negative one is the next.
     pub tail: u32,
     /// The words of a name of up to [`NameSlot::INLINE`] octets; of a longer one `words[0]`
     /// is its index among the long names.
@@ -112,8 +111,6 @@ pub struct NameSlot {
 impl NameSlot {
     /// Longest name that is kept in its slot.
     pub const INLINE: usize = 32;
-    /// Set in `tail` for the large class.
-    pub const LARGE_TAIL: u32 = 1 << 31;
     /// A slot that holds nothing.
     pub const FREE: Self =
         Self { born: u64::MAX, died: u64::MAX, tag: 0, next: 0, service: 0, tail: 0, words: [0; 4] };
@@ -223,17 +220,12 @@ pub struct TailHeader {
 /// serves all names of that length, whatever the answer section holds.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Tail<const BYTES: usize> {
+pub struct Tail {
     /// Lengths and sums.
     pub header: TailHeader,
     /// The records, as on the wire. Not less than 8 octets unless empty.
-    pub bytes: [u8; BYTES],
+    pub bytes: [u8; TAIL_LEN],
 }
-
-/// A tail of a usual zone.
-pub type SmallTail = Tail<{ size::SMALL_TAIL }>;
-/// A tail of a zone with many or long-named name servers.
-pub type LargeTail = Tail<{ size::LARGE_TAIL }>;
 
 #[cfg(feature = "user")]
 mod user {
@@ -252,9 +244,8 @@ mod user {
     }
 
     pod! {
-        [] State; [] Cell; [] NameSlot; [] LongName; [] ServiceSlot; [] AnswerHeader; [] TailHeader;
+        [] State; [] Cell; [] NameSlot; [] LongName; [] ServiceSlot; [] AnswerHeader; [] TailHeader; [] Tail;
         [const R: usize, const B: usize] Answer<R, B>;
-        [const B: usize] Tail<B>;
     }
 }
 
@@ -273,8 +264,7 @@ mod tests {
         assert_eq!(size_of::<TailHeader>(), 16);
         assert_eq!(size_of::<SmallAnswer>(), 32 + 32 + 128);
         assert_eq!(size_of::<LargeAnswer>(), 32 + 256 + 1792);
-        assert_eq!(size_of::<SmallTail>(), 256);
-        assert_eq!(size_of::<LargeTail>(), 1216);
+        assert_eq!(size_of::<Tail>(), 512);
     }
 
     #[test]

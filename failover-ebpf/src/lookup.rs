@@ -4,13 +4,13 @@ use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
 use failover_common::{
     counters::{Counter, ServiceHits},
     layout::{
-        A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, LargeAnswer, NameSlot, SmallAnswer, TailHeader,
+        A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, LargeAnswer, NameSlot, SmallAnswer, Tail,
     },
 };
 
 use crate::{
     frame::Frame,
-    maps::{ANSWERS, LARGE_ANSWERS, LARGE_TAILS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES, STATE, TAILS, setting, shared},
+    maps::{ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES, STATE, TAILS, setting, shared},
     query::{Query, is_named},
 };
 
@@ -27,8 +27,8 @@ pub(crate) struct Found {
     pub header: &'static AnswerHeader,
     /// Octets of one record.
     pub record_len: usize,
-    /// The section after the answer, if any.
-    pub tail: Option<TailRef>,
+    /// What follows the answer, unless `header.follow` is [`Follow::Nothing`].
+    pub tail: &'static Tail,
     /// This CPU's count of answers, which turns the rotation.
     pub hits: *mut u64,
 }
@@ -39,26 +39,6 @@ pub(crate) enum Records {
     Small(&'static SmallAnswer),
     /// Many.
     Large(&'static LargeAnswer),
-}
-
-/// A tail by class of size.
-#[derive(Clone, Copy)]
-pub(crate) enum TailRef {
-    /// A usual one.
-    Small(&'static failover_common::layout::SmallTail),
-    /// A long one.
-    Large(&'static failover_common::layout::LargeTail),
-}
-
-impl TailRef {
-    /// Its lengths and sums.
-    #[inline(always)]
-    pub(crate) fn header(&self) -> &'static TailHeader {
-        match self {
-            Self::Small(tail) => &tail.header,
-            Self::Large(tail) => &tail.header,
-        }
-    }
 }
 
 /// Finds what answers the query.
@@ -92,7 +72,9 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
         let answer = LARGE_ANSWERS.get(index & !Cell::LARGE).ok_or(Counter::PassedOvertaken)?;
         (Records::Large(answer), &answer.header)
     };
-    let tail = find_tail(slot.tail, header.follow);
+    // The negative tail lies behind the positive one.
+    let tail = slot.tail + u32::from(header.follow == Follow::Soa as u8);
+    let tail = TAILS.get(tail).ok_or(Counter::PassedOvertaken)?;
     Ok(Found { records, header, record_len, tail, hits })
 }
 
@@ -150,22 +132,6 @@ fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
     match Cell::select([shared!(cell.versions[0]), shared!(cell.versions[1])], generation) {
         0 => Err(Counter::PassedOvertaken),
         version => Ok(Cell::index(version)),
-    }
-}
-
-#[inline(always)]
-fn find_tail(index: u32, follow: u8) -> Option<TailRef> {
-    let offset = if follow == Follow::NameServers as u8 {
-        0
-    } else if follow == Follow::Soa as u8 {
-        1
-    } else {
-        return None;
-    };
-    if index & NameSlot::LARGE_TAIL == 0 {
-        TAILS.get(index + offset).map(TailRef::Small)
-    } else {
-        LARGE_TAILS.get((index & !NameSlot::LARGE_TAIL) + offset).map(TailRef::Large)
     }
 }
 

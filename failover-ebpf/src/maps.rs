@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use failover_common::{
     counters::{Counter, Counters, ServiceHits},
-    layout::{LargeAnswer, LargeTail, LongName, NameSlot, ServiceSlot, SmallAnswer, SmallTail, State},
+    layout::{LargeAnswer, LongName, NameSlot, ServiceSlot, SmallAnswer, State, Tail},
     settings::Settings,
 };
 
@@ -40,10 +40,7 @@ pub(crate) static ANSWERS: Array<SmallAnswer, 1, MMAPABLE> = Array::new();
 pub(crate) static LARGE_ANSWERS: Array<LargeAnswer, 1, MMAPABLE> = Array::new();
 /// Authority and additional sections.
 #[btf_map]
-pub(crate) static TAILS: Array<SmallTail, 2, MMAPABLE> = Array::new();
-/// Authority and additional sections of zones with many name servers.
-#[btf_map]
-pub(crate) static LARGE_TAILS: Array<LargeTail, 2, MMAPABLE> = Array::new();
+pub(crate) static TAILS: Array<Tail, 2, MMAPABLE> = Array::new();
 /// What became of the packets.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();

@@ -42,17 +42,21 @@ pub(crate) struct Query {
     /// Type in host byte order.
     pub qtype: u16,
     /// The OPT record.
-    pub edns: Option<Edns>,
+    pub edns: Edns,
 }
 
-/// What an OPT record says.
+/// What an OPT record says, if there is one.
 #[derive(Clone, Copy)]
 pub(crate) struct Edns {
+    /// Octets of our own OPT record: [`OPT_LEN`], or 0 without one.
+    pub opt_len: usize,
     /// The requestor's UDP payload size, in octets.
     pub size: u16,
     /// DO (RFC 3225): 1 or 0.
     pub dnssec_ok: u64,
 }
+
+const NO_EDNS: Edns = Edns { opt_len: 0, size: 0, dnssec_ok: 0 };
 
 /// Parses the DNS message of a frame.
 #[inline(always)]
@@ -62,13 +66,13 @@ pub(crate) fn parse(ctx: &XdpContext, frame: &Frame) -> Result<Query, Counter> {
     // At most 12 + 255 + 4 octets and an OPT record with its options.
     let rest = frame.message_len.checked_sub(HEADER_LEN + TYPE_CLASS_LEN).ok_or(Counter::PassedLength)?;
     let (name_len, edns) = if additional == 0 {
-        (rest, None)
+        (rest, NO_EDNS)
     } else if let Some(edns) = bare_opt_at_end(ctx, frame) {
-        (rest - OPT_LEN, Some(edns?))
+        (rest - OPT_LEN, edns?)
     } else {
         let name_len = scan_name(ctx, question)?;
         let opt = question + name_len + TYPE_CLASS_LEN;
-        (name_len, Some(parse_opt(ctx, opt, frame.dns + frame.message_len)?))
+        (name_len, parse_opt(ctx, opt, frame.dns + frame.message_len)?)
     };
     if name_len == 0 || name_len > MAX_NAME_LEN {
         return Err(Counter::PassedQuestion);
@@ -117,7 +121,7 @@ fn edns(word: u64) -> Result<Edns, Counter> {
     if (word >> 48) as u8 != 0 {
         return Err(Counter::PassedEdnsVersion);
     }
-    Ok(Edns { size: ((word >> 24) as u16).swap_bytes(), dnssec_ok: word >> 63 })
+    Ok(Edns { opt_len: OPT_LEN, size: ((word >> 24) as u16).swap_bytes(), dnssec_ok: word >> 63 })
 }
 
 /// The length of the name at `question`, when an OPT record follows it.
@@ -189,7 +193,7 @@ fn read_name(
     frame: &Frame,
     question: usize,
     name_len: usize,
-    edns: Option<Edns>,
+    edns: Edns,
 ) -> Result<Query, Counter> {
     let mut hash = NameHash::new(setting!(seed));
     let mut name_sum = 0;
@@ -218,6 +222,7 @@ fn read_name(
     if class != CLASS_IN.to_le() {
         return Err(Counter::PassedClass);
     }
+    let edns = Edns { opt_len: frame.noise.bound::<0xf>(edns.opt_len), ..edns };
     Ok(Query { name_len, whole_len, last_word, hash, name_sum, type_class, qtype: qtype.swap_bytes(), edns })
 }
 

@@ -11,14 +11,14 @@ use aya_ebpf::{
 use failover_common::{
     checksum::{add64, fold, shift_odd},
     counters::Counter,
-    layout::{AAAA_RECORD_LEN, Answer, Tail},
+    layout::{AAAA_RECORD_LEN, Answer, Follow, TAIL_LEN, Tail},
     question::MAX_NAME_LEN,
 };
 
 use crate::{
     Stop,
-    frame::{Frame, Ip, UDP, UDP_LEN, address_sum},
-    lookup::{Found, Records, TailRef, next_turn},
+    frame::{Frame, UDP, UDP_LEN},
+    lookup::{Found, Records, next_turn},
     maps::setting,
     packet::{self, Noise, load, opaque, store},
     query::{Edns, HEADER_LEN, OPT_LEN, Query, TYPE_CLASS_LEN},
@@ -68,7 +68,7 @@ impl Plan {
         Self {
             sent: noise.bound::<0x7f>(self.sent),
             answer_len: noise.bound::<0x7ff>(self.answer_len),
-            tail_len: noise.bound::<0x7ff>(self.tail_len),
+            tail_len: noise.bound::<0x1ff>(self.tail_len),
             opt_len: noise.bound::<0xf>(self.opt_len),
             ..self
         }
@@ -78,6 +78,8 @@ impl Plan {
 /// Sends the reply, or leaves the packet as it is.
 #[inline(always)]
 pub(crate) fn send(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found) -> Result<Counter, Stop> {
+    // The look-up has taught the verifier about the length; see [`Noise`].
+    let query = &Query { name_len: frame.noise.bound::<0xff>(query.name_len), ..*query };
     let plan = plan(frame.noise, query, found).map_err(Stop::Pass)?.bounded(frame.noise);
     let question_end = frame.dns + HEADER_LEN + query.name_len + TYPE_CLASS_LEN;
     let shift = make_room(ctx, frame, question_end + plan.records_len()).map_err(Stop::Pass)?;
@@ -85,7 +87,7 @@ pub(crate) fn send(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found
     write(ctx, frame, query, found, &plan, shift).ok_or(Stop::Broken)?;
     Ok(if plan.sent > 0 {
         Counter::Answered
-    } else if found.tail.is_some() {
+    } else if found.header.follow != Follow::Nothing as u8 {
         Counter::AnsweredNodata
     } else {
         Counter::AnsweredServfail
@@ -96,13 +98,13 @@ pub(crate) fn send(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found
 /// RFC 2181 section 9; if the answer itself does not fit, user space truncates.
 #[inline(always)]
 fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
-    let (opt_len, room) = match query.edns {
-        Some(edns) => {
-            let size = usize::from(edns.size).max(CLASSIC_SIZE).min(usize::from(setting!(edns_udp_size)));
-            (OPT_LEN, noise.bound::<0x7ff>(size))
-        }
-        None => (0, CLASSIC_SIZE),
+    let opt_len = query.edns.opt_len;
+    let room = if opt_len == 0 {
+        CLASSIC_SIZE
+    } else {
+        usize::from(query.edns.size).max(CLASSIC_SIZE).min(usize::from(setting!(edns_udp_size)))
     };
+    let room = noise.bound::<0x7ff>(room);
     let sent = usize::from(found.header.sent);
     let answer_len = sent * found.record_len;
     let opt_count = u16::from(opt_len != 0);
@@ -119,10 +121,10 @@ fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
     if fixed > room {
         return Err(Counter::PassedTooLarge);
     }
-    let Some(tail) = found.tail else {
+    if found.header.follow == Follow::Nothing as u8 {
         return Ok(bare);
-    };
-    let tail = tail.header();
+    }
+    let tail = &found.tail.header;
     let (len, authority_len) = (usize::from(tail.len), usize::from(tail.authority_len));
     if fixed + len <= room {
         return Ok(Plan {
@@ -171,7 +173,7 @@ fn make_room(ctx: &XdpContext, frame: &Frame, len: usize) -> Result<usize, Count
 fn write(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found, plan: &Plan, shift: usize) -> Option<()> {
     let question_end = frame.dns + HEADER_LEN + query.name_len + TYPE_CLASS_LEN;
     let udp_len = (question_end - frame.dns + plan.records_len() + UDP_LEN) as u16;
-    let address_sum = address_sum(&frame.ip);
+    let address_sum = frame.ip.address_sum();
 
     write_ethernet(ctx, frame, shift)?;
     write_ip(ctx, frame, udp_len)?;
@@ -184,16 +186,9 @@ fn write(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found, plan: &P
         Records::Large(answer) => write_records(ctx, frame.noise, at, answer, plan, found)?,
     };
     at += plan.answer_len;
-    match found.tail {
-        Some(TailRef::Small(tail)) => write_tail(ctx, frame.noise, at, tail, plan.tail_len)?,
-        Some(TailRef::Large(tail)) => write_tail(ctx, frame.noise, at, tail, plan.tail_len)?,
-        None => {}
-    }
+    write_tail(ctx, frame.noise, at, found.tail, plan.tail_len)?;
     at += plan.tail_len;
-    let opt_sum = match query.edns {
-        Some(edns) => write_opt(ctx, at, edns)?,
-        None => 0,
-    };
+    let opt_sum = if plan.opt_len == 0 { 0 } else { write_opt(ctx, at, query.edns)? };
 
     // The records start where the question ends: at an odd offset if the name is odd.
     let odd = query.name_len & 1 == 1;
@@ -359,41 +354,30 @@ fn copy_words<const WORDS: usize>(source: *const u8, target: *mut [u64; WORDS], 
 
 /// The first `len` octets of a tail.
 #[inline(always)]
-fn write_tail<const BYTES: usize>(
-    ctx: &XdpContext,
-    noise: Noise,
-    at: usize,
-    tail: &Tail<BYTES>,
-    len: usize,
-) -> Option<()> {
-    let chunks_end = noise.bound::<0x7e0>(len & !31);
+fn write_tail(ctx: &XdpContext, noise: Noise, at: usize, tail: &Tail, len: usize) -> Option<()> {
+    let chunks_end = noise.bound::<0x1e0>(len & !31);
     let mut done = 0;
-    while done + 32 <= BYTES && done < chunks_end {
-        copy_chunk::<BYTES, 4>(ctx, at, tail, done)?;
+    while done + 32 <= TAIL_LEN && done < chunks_end {
+        copy_chunk::<4>(ctx, at, tail, done)?;
         done += 32;
     }
     if len & 16 != 0 {
-        copy_chunk::<BYTES, 2>(ctx, at, tail, len & !31)?;
+        copy_chunk::<2>(ctx, at, tail, len & !31)?;
     }
     if len & 8 != 0 {
-        copy_chunk::<BYTES, 1>(ctx, at, tail, len & !15)?;
+        copy_chunk::<1>(ctx, at, tail, len & !15)?;
     }
     if len & 7 != 0 {
         // The word that ends with the tail overlaps what was copied before.
-        copy_chunk::<BYTES, 1>(ctx, at, tail, len.checked_sub(8)?)?;
+        copy_chunk::<1>(ctx, at, tail, len.checked_sub(8)?)?;
     }
     Some(())
 }
 
 /// Copies `WORDS` words at `offset` of a tail that starts `at` in the packet.
 #[inline(always)]
-fn copy_chunk<const BYTES: usize, const WORDS: usize>(
-    ctx: &XdpContext,
-    at: usize,
-    tail: &Tail<BYTES>,
-    offset: usize,
-) -> Option<()> {
-    if offset > BYTES - WORDS * 8 {
+fn copy_chunk<const WORDS: usize>(ctx: &XdpContext, at: usize, tail: &Tail, offset: usize) -> Option<()> {
+    if offset > TAIL_LEN - WORDS * 8 {
         return None;
     }
     // SAFETY: checked above.
@@ -417,29 +401,25 @@ fn write_opt(ctx: &XdpContext, at: usize, edns: Edns) -> Option<u16> {
 /// The IP header: addresses swapped, TTL and lengths set.
 #[inline(always)]
 fn write_ip(ctx: &XdpContext, frame: &Frame, udp_len: u16) -> Option<()> {
-    match frame.ip {
-        Ip::V4 { start, id, addresses } => {
-            let total_len = udp_len + 20;
-            let start = (start.to_le() & 0xffff | u32::from(total_len.to_be().to_le()) << 16).to_le();
-            let ttl = (u32::from(TTL) | u32::from(UDP) << 8).to_le();
-            let sum = u64::from(start) + u64::from(id) + u64::from(ttl) + address_sum(&frame.ip);
-            let checksum = !fold(sum);
-            let at = frame.l2_len;
-            store(ctx, at, start)?;
-            store(ctx, at + 4, id)?;
-            store(ctx, at + 8, (ttl.to_le() | u32::from(checksum.to_le()) << 16).to_le())?;
-            store(ctx, at + 12, addresses[1])?;
-            store(ctx, at + 16, addresses[0])
-        }
-        Ip::V6 { start, source, destination } => {
-            let at = frame.l2_len;
-            let rest = u32::from(udp_len.to_be().to_le()) | u32::from(UDP) << 16 | u32::from(TTL) << 24;
-            store(ctx, at, start)?;
-            store(ctx, at + 4, rest.to_le())?;
-            store(ctx, at + 8, destination[0])?;
-            store(ctx, at + 16, destination[1])?;
-            store(ctx, at + 24, source[0])?;
-            store(ctx, at + 32, source[1])
-        }
+    let at = frame.l2_len;
+    let ip = &frame.ip;
+    if ip.is_v4() {
+        let total_len = udp_len + ip.len as u16;
+        let start = (ip.start.to_le() & 0xffff | u32::from(total_len.to_be().to_le()) << 16).to_le();
+        let ttl = (u32::from(TTL) | u32::from(UDP) << 8).to_le();
+        let checksum = !fold(u64::from(start) + u64::from(ip.id) + u64::from(ttl) + ip.address_sum());
+        store(ctx, at, start)?;
+        store(ctx, at + 4, ip.id)?;
+        store(ctx, at + 8, (ttl.to_le() | u32::from(checksum.to_le()) << 16).to_le())?;
+        store(ctx, at + 12, ip.destination[0] as u32)?;
+        store(ctx, at + 16, ip.source[0] as u32)
+    } else {
+        let rest = u32::from(udp_len.to_be().to_le()) | u32::from(UDP) << 16 | u32::from(TTL) << 24;
+        store(ctx, at, ip.start)?;
+        store(ctx, at + 4, rest.to_le())?;
+        store(ctx, at + 8, ip.destination[0])?;
+        store(ctx, at + 16, ip.destination[1])?;
+        store(ctx, at + 24, ip.source[0])?;
+        store(ctx, at + 32, ip.source[1])
     }
 }

@@ -176,7 +176,7 @@ pub struct AuthorityTail {
 
 impl AuthorityTail {
     /// Octets of the largest tail.
-    const MAX: usize = size::LARGE_TAIL;
+    const MAX: usize = layout::TAIL_LEN;
 
     /// What follows addresses: the NS set and its in-zone addresses. What does not fit is
     /// left out, the last additional records first (RFC 2181 section 9).
@@ -229,16 +229,10 @@ impl AuthorityTail {
         Self { authority_len: bytes.len(), bytes, authority_count: 1, additional_count: 0 }
     }
 
-    /// Whether the tail fits [`layout::SmallTail`].
+    /// The tail as a map value.
     #[must_use]
-    pub fn is_small(&self) -> bool {
-        self.bytes.len() <= size::SMALL_TAIL
-    }
-
-    /// The tail as a map value. `is_small` decides which one.
-    #[must_use]
-    pub fn encode<const BYTES: usize>(&self) -> layout::Tail<BYTES> {
-        let mut value: layout::Tail<BYTES> = bytemuck::Zeroable::zeroed();
+    pub fn encode(&self) -> layout::Tail {
+        let mut value: layout::Tail = bytemuck::Zeroable::zeroed();
         value.bytes[..self.bytes.len()].copy_from_slice(&self.bytes);
         value.header = TailHeader {
             authority_len: self.authority_len as u16,

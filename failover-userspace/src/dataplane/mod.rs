@@ -153,8 +153,7 @@ impl DataPlane {
             .map_max_entries("SERVICE_HITS", sizes.services)
             .map_max_entries("ANSWERS", sizes.small)
             .map_max_entries("LARGE_ANSWERS", sizes.large)
-            .map_max_entries("TAILS", sizes.tails)
-            .map_max_entries("LARGE_TAILS", sizes.tails);
+            .map_max_entries("TAILS", sizes.tails);
         let mut ebpf = loader.load(PROGRAM)?;
         program(&mut ebpf, PROGRAM_NAME)?.load()?;
 
@@ -169,7 +168,6 @@ impl DataPlane {
             small: Pool::new("ANSWERS", Mapped::new("ANSWERS", take(&mut ebpf, "ANSWERS")?)?),
             large: Pool::new("LARGE_ANSWERS", Mapped::new("LARGE_ANSWERS", take(&mut ebpf, "LARGE_ANSWERS")?)?),
             tails: Pool::new("TAILS", Mapped::new("TAILS", take(&mut ebpf, "TAILS")?)?),
-            large_tails: Pool::new("LARGE_TAILS", Mapped::new("LARGE_TAILS", take(&mut ebpf, "LARGE_TAILS")?)?),
             grace: Grace::new()?,
             shared: None,
             generation: last,

@@ -8,7 +8,7 @@ use std::mem::offset_of;
 
 use failover_common::LAYOUT_VERSION;
 use failover_common::layout::{
-    Cell, LargeAnswer, LargeTail, NameSlot, ServiceSlot, SmallAnswer, SmallTail, State,
+    Cell, LargeAnswer, ServiceSlot, SmallAnswer, State, Tail,
 };
 
 use super::grace::Grace;
@@ -37,8 +37,7 @@ pub(super) struct Tables {
     pub services: Mapped<ServiceSlot>,
     pub small: Pool<SmallAnswer>,
     pub large: Pool<LargeAnswer>,
-    pub tails: Pool<SmallTail>,
-    pub large_tails: Pool<LargeTail>,
+    pub tails: Pool<Tail>,
     pub grace: Grace,
     /// Answers that every service shares and that are never given back.
     pub shared: Option<SharedAnswers>,
@@ -83,12 +82,7 @@ impl Tables {
         let zone = model.zone(zone);
         let positive = AuthorityTail::positive(zone, name_len);
         let negative = AuthorityTail::negative(zone, name_len);
-        if positive.is_small() && negative.is_small() {
-            self.tails.put_pair([&positive.encode(), &negative.encode()])
-        } else {
-            let index = self.large_tails.put_pair([&positive.encode(), &negative.encode()])?;
-            Ok(index | NameSlot::LARGE_TAIL)
-        }
+        self.tails.put_pair([&positive.encode(), &negative.encode()])
     }
 
     /// Publishes changed answers in one step; all others stay as they are.

@@ -14,28 +14,28 @@ use failover::policy::{Answer, Weighted};
 use failover::wire::{AddressAnswer, Family};
 
 /// `XDP_PASS`.
-pub const PASS: u32 = 2;
+pub(crate) const PASS: u32 = 2;
 /// `XDP_TX`.
-pub const TX: u32 = 3;
+pub(crate) const TX: u32 = 3;
 
 /// Our IPv4 address.
-pub const LISTEN_V4: &str = "198.51.100.130";
+pub(crate) const LISTEN_V4: &str = "198.51.100.130";
 /// Our IPv6 address.
-pub const LISTEN_V6: &str = "2001:db8:130::53";
+pub(crate) const LISTEN_V6: &str = "2001:db8:130::53";
 
 /// A name, written as text.
-pub fn name(text: &str) -> Name {
+pub(crate) fn name(text: &str) -> Name {
     let name = domain::base::Name::<Vec<u8>>::from_str(text).expect("a name");
     Name::from_octets(Bytes::from(name.into_octets().to_ascii_lowercase())).expect("a name")
 }
 
 /// An address, written as text.
-pub fn ip(text: &str) -> IpAddr {
+pub(crate) fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
 /// Zone `example.com` with two name servers, no service yet.
-pub fn model() -> Model {
+pub(crate) fn model() -> Model {
     Model {
         settings: Settings {
             interfaces: vec![],
@@ -57,7 +57,7 @@ pub fn model() -> Model {
 }
 
 /// A zone with name servers of one address each.
-pub fn zone(apex: &str, servers: &[(&str, &str)]) -> Zone {
+pub(crate) fn zone(apex: &str, servers: &[(&str, &str)]) -> Zone {
     Zone {
         name: name(apex),
         file: "example.com.zone".into(),
@@ -80,7 +80,7 @@ pub fn zone(apex: &str, servers: &[(&str, &str)]) -> Zone {
 }
 
 /// Adds a service with one name in the closest zone.
-pub fn add_service(model: &mut Model, fqdn: &str) -> ServiceId {
+pub(crate) fn add_service(model: &mut Model, fqdn: &str) -> ServiceId {
     let id = ServiceId(model.services.len() as u32);
     let fqdn = name(fqdn);
     let zone = model.zones.iter().enumerate().filter(|(_, z)| fqdn.ends_with(&z.name)).max_by_key(|(_, z)| z.name.len());
@@ -100,12 +100,12 @@ pub fn add_service(model: &mut Model, fqdn: &str) -> ServiceId {
 }
 
 /// Addresses of equal weight.
-pub fn addresses(list: &[&str]) -> Answer {
+pub(crate) fn addresses(list: &[&str]) -> Answer {
     weighted(&list.iter().map(|address| (*address, 1)).collect::<Vec<_>>())
 }
 
 /// Addresses with weights.
-pub fn weighted(list: &[(&str, u16)]) -> Answer {
+pub(crate) fn weighted(list: &[(&str, u16)]) -> Answer {
     Answer::Addresses(
         list.iter()
             .map(|(address, weight)| Weighted {
@@ -117,13 +117,13 @@ pub fn weighted(list: &[(&str, u16)]) -> Answer {
 }
 
 /// The change that makes `service` answer `answer`.
-pub fn change(model: &Model, service: ServiceId, answer: &Answer) -> Change {
+pub(crate) fn change(model: &Model, service: ServiceId, answer: &Answer) -> Change {
     let of = |family| AddressAnswer::new(model.service(service), answer, family);
     Change { service, a: of(Family::V4), aaaa: of(Family::V6) }
 }
 
 /// The program with one published snapshot.
-pub struct Lab {
+pub(crate) struct Lab {
     pub plane: DataPlane,
     pub model: Model,
 }
@@ -187,7 +187,7 @@ impl Lab {
 }
 
 /// Whether this run may load BPF programs; otherwise says that the test was skipped.
-pub fn privileged() -> bool {
+pub(crate) fn privileged() -> bool {
     let privileged = std::env::var_os("FAILOVER_PRIVILEGED").is_some();
     if !privileged {
         eprintln!("skipped: needs root; run `cargo xtask test`");

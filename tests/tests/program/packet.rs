@@ -11,7 +11,7 @@ const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 /// The DNS message of a query.
 #[derive(Clone, Debug)]
-pub struct Dns {
+pub(crate) struct Dns {
     pub id: u16,
     pub flags: u16,
     pub counts: [u16; 4],
@@ -25,7 +25,7 @@ pub struct Dns {
 
 /// An OPT record.
 #[derive(Clone, Debug)]
-pub struct Opt {
+pub(crate) struct Opt {
     pub owner: Vec<u8>,
     pub rtype: u16,
     pub size: u16,
@@ -43,7 +43,7 @@ impl Opt {
 }
 
 /// A name in wire format, case kept.
-pub fn wire_name(text: &str) -> Vec<u8> {
+pub(crate) fn wire_name(text: &str) -> Vec<u8> {
     let mut wire = vec![];
     for label in text.split('.').filter(|label| !label.is_empty()) {
         wire.push(label.len() as u8);
@@ -103,7 +103,7 @@ impl Dns {
 
 /// A frame around a UDP payload.
 #[derive(Clone, Debug)]
-pub struct Frame {
+pub(crate) struct Frame {
     pub destination_mac: [u8; 6],
     pub tags: Vec<[u8; 4]>,
     pub source: IpAddr,
@@ -236,7 +236,7 @@ fn pseudo_header(source: IpAddr, destination: IpAddr, udp: &[u8]) -> Vec<u8> {
 
 /// A reply whose headers were checked in full.
 #[derive(Debug)]
-pub struct Reply {
+pub(crate) struct Reply {
     pub message: Message<Vec<u8>>,
     /// Header flags and rcode.
     pub flags: u16,
@@ -249,14 +249,14 @@ pub struct Reply {
 
 /// The OPT record of a reply.
 #[derive(Debug, PartialEq, Eq)]
-pub struct ReplyOpt {
+pub(crate) struct ReplyOpt {
     pub size: u16,
     pub ttl: u32,
     pub has_options: bool,
 }
 
 /// Checks every header of a reply against the query that it answers.
-pub fn check_reply(query: &Frame, reply: &[u8]) -> Reply {
+pub(crate) fn check_reply(query: &Frame, reply: &[u8]) -> Reply {
     let sent = query.bytes();
     let l2 = 14 + 4 * query.tags.len();
     assert_eq!(reply[0..6], sent[6..12], "destination MAC");
@@ -294,7 +294,7 @@ pub fn check_reply(query: &Frame, reply: &[u8]) -> Reply {
 }
 
 /// Checks what every reply shares with its query, and parses it.
-pub fn take_apart(query: &[u8], message: &[u8]) -> Reply {
+pub(crate) fn take_apart(query: &[u8], message: &[u8]) -> Reply {
     assert_eq!(message[0..2], query[0..2], "id");
     let question_end = 12 + query[12..].iter().position(|octet| *octet == 0).expect("a name") + 1 + 4;
     assert_eq!(message[12..question_end], query[12..question_end], "question, in its own case");
@@ -347,7 +347,7 @@ fn text(record: &domain::base::ParsedRecord<'_, Vec<u8>>) -> String {
 }
 
 /// A message to start a DNS library's encoder with, as a second opinion on [`Dns::bytes`].
-pub fn library_query(qname: &str, qtype: Rtype) -> Vec<u8> {
+pub(crate) fn library_query(qname: &str, qtype: Rtype) -> Vec<u8> {
     let name: domain::base::Name<Vec<u8>> = qname.parse().expect("a name");
     let mut builder = MessageBuilder::new_vec().question();
     builder.header_mut().set_id(0xbeef);
