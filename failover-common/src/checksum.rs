@@ -59,14 +59,22 @@ mod tests {
         for cut in 0..bytes.len() {
             let (head, tail) = bytes.split_at(cut);
             let tail = shift_odd(sum(tail), cut % 2 == 1);
-            assert_eq!(fold(u64::from(sum(head)) + u64::from(tail)), sum(&bytes), "cut {cut}");
+            assert_eq!(
+                fold(u64::from(sum(head)) + u64::from(tail)),
+                sum(&bytes),
+                "cut {cut}"
+            );
         }
     }
 
     #[test]
     fn wide_words_sum_like_narrow_ones() {
         let bytes: [u8; 32] = core::array::from_fn(|i| 255 - i as u8);
-        let wide = bytes.as_chunks::<8>().0.iter().fold(0, |s, w| add64(s, u64::from_ne_bytes(*w)));
+        let wide = bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .fold(0, |s, w| add64(s, u64::from_ne_bytes(*w)));
         assert_eq!(fold(wide), sum(&bytes));
         assert_eq!(fold(u64::MAX), 0xffff);
     }

@@ -145,7 +145,16 @@ mod tests {
 
     #[test]
     fn totals_cover_every_counter() {
-        let counters = Counters { answered: 1, answered_nodata: 2, passed_other: 4, passed_overtaken: 8, ..Counters::default() };
-        assert_eq!((counters.total_answered(), counters.total_passed()), (3, 12));
+        let counters = Counters {
+            answered: 1,
+            answered_nodata: 2,
+            passed_other: 4,
+            passed_overtaken: 8,
+            ..Counters::default()
+        };
+        assert_eq!(
+            (counters.total_answered(), counters.total_passed()),
+            (3, 12)
+        );
     }
 }

@@ -112,8 +112,15 @@ impl NameSlot {
     /// Longest name that is kept in its slot.
     pub const INLINE: usize = 32;
     /// A slot that holds nothing.
-    pub const FREE: Self =
-        Self { born: u64::MAX, died: u64::MAX, tag: 0, next: 0, service: 0, tail: 0, words: [0; 4] };
+    pub const FREE: Self = Self {
+        born: u64::MAX,
+        died: u64::MAX,
+        tag: 0,
+        next: 0,
+        service: 0,
+        tail: 0,
+        words: [0; 4],
+    };
 
     /// Whether `generation` has the name.
     #[inline(always)]
@@ -229,7 +236,9 @@ pub struct Tail {
 
 #[cfg(feature = "user")]
 mod user {
-    use super::{Answer, AnswerHeader, Cell, LongName, NameSlot, ServiceSlot, State, Tail, TailHeader};
+    use super::{
+        Answer, AnswerHeader, Cell, LongName, NameSlot, ServiceSlot, State, Tail, TailHeader,
+    };
 
     macro_rules! pod {
         ($([$($generic:tt)*] $type:ty;)*) => {
@@ -282,9 +291,16 @@ mod tests {
             ([new, Cell::version(10, 3)], 8, 0),
         ];
         for (versions, generation, want) in rows {
-            assert_eq!(Cell::select(versions, generation), want, "{versions:x?} at {generation}");
+            assert_eq!(
+                Cell::select(versions, generation),
+                want,
+                "{versions:x?} at {generation}"
+            );
         }
-        assert_eq!(Cell::index(Cell::version(u64::MAX >> 24, Cell::LARGE | 7)), Cell::LARGE | 7);
+        assert_eq!(
+            Cell::index(Cell::version(u64::MAX >> 24, Cell::LARGE | 7)),
+            Cell::LARGE | 7
+        );
     }
 
     #[test]
@@ -293,6 +309,10 @@ mod tests {
         assert!(NameSlot::is_alive(3, 7, 3));
         assert!(NameSlot::is_alive(3, u64::MAX, 8));
         assert!(!NameSlot::is_alive(3, 7, 7));
-        assert!(!NameSlot::is_alive(NameSlot::FREE.born, NameSlot::FREE.died, u64::MAX - 1));
+        assert!(!NameSlot::is_alive(
+            NameSlot::FREE.born,
+            NameSlot::FREE.died,
+            u64::MAX - 1
+        ));
     }
 }

@@ -95,7 +95,9 @@ pub fn words(name: &[u8]) -> Option<([u64; MAX_NAME_WORDS], usize)> {
 /// The hash of a name in wire format, for user space.
 #[must_use]
 pub fn hash(seed: u64, words: &[u64]) -> NameHash {
-    words.iter().fold(NameHash::new(seed), |hash, word| hash.add(*word))
+    words
+        .iter()
+        .fold(NameHash::new(seed), |hash, word| hash.add(*word))
 }
 
 #[cfg(test)]
@@ -119,16 +121,28 @@ mod tests {
     #[test]
     fn first_zero_octet_is_found() {
         for zeros in 0..=u8::MAX {
-            let bytes = core::array::from_fn(|i| if zeros >> i & 1 == 1 { 0 } else { 1 + i as u8 * 31 });
+            let bytes = core::array::from_fn(|i| {
+                if zeros >> i & 1 == 1 {
+                    0
+                } else {
+                    1 + i as u8 * 31
+                }
+            });
             let marks = zero_octets(u64::from_le_bytes(bytes));
             let want = bytes.iter().position(|b| *b == 0);
-            assert_eq!((marks != 0).then(|| marks.trailing_zeros() as usize / 8), want);
+            assert_eq!(
+                (marks != 0).then(|| marks.trailing_zeros() as usize / 8),
+                want
+            );
         }
     }
 
     #[test]
     fn names_that_differ_only_in_case_have_the_same_words() {
-        assert_eq!(words(b"\x03WwW\x07eXample\x03com\0"), words(b"\x03www\x07example\x03com\0"));
+        assert_eq!(
+            words(b"\x03WwW\x07eXample\x03com\0"),
+            words(b"\x03www\x07example\x03com\0")
+        );
         assert!(words(&[1; 256]).is_none());
     }
 }

@@ -55,6 +55,9 @@ mod user {
 mod tests {
     #[test]
     fn no_padding() {
-        assert_eq!(size_of::<super::Settings>(), 8 + 4 + 2 + 2 + 4 + 4 + 64 + 256);
+        assert_eq!(
+            size_of::<super::Settings>(),
+            8 + 4 + 2 + 2 + 4 + 4 + 64 + 256
+        );
     }
 }

@@ -159,14 +159,24 @@ fn parse_v4(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
     if ports[0] == 0 || is_bad_source_v4(addresses[0]) {
         return Err(Counter::PassedSource);
     }
-    let sum = u64::from(start) + u64::from(id) + u64::from(ttl) + u64::from(addresses[0]) + u64::from(addresses[1]);
+    let sum = u64::from(start)
+        + u64::from(id)
+        + u64::from(ttl)
+        + u64::from(addresses[0])
+        + u64::from(addresses[1]);
     if fold(sum) != 0xffff {
         return Err(Counter::PassedChecksum);
     }
     let udp_len = usize::from(u16::from_be(field!(udp_len as u16)));
     let total_len = (u32::from_be(start) & 0xffff) as usize;
     let [source, destination] = addresses.map(|address| [u64::from(address), 0]);
-    let ip = Ip { len: IPV4_LEN, start, id, source, destination };
+    let ip = Ip {
+        len: IPV4_LEN,
+        start,
+        id,
+        source,
+        destination,
+    };
     finish(ctx, l2_len, total_len, udp_len, ip, ports)
 }
 
@@ -212,7 +222,13 @@ fn parse_v6(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
     }
     let udp_len = usize::from(u16::from_be(lengths.to_le() as u16));
     let payload_len = usize::from(u16::from_be(next.to_le() as u16));
-    let ip = Ip { len: IPV6_LEN, start, id: 0, source, destination };
+    let ip = Ip {
+        len: IPV6_LEN,
+        start,
+        id: 0,
+        source,
+        destination,
+    };
     finish(ctx, l2_len, IPV6_LEN + payload_len, udp_len, ip, ports)
 }
 
@@ -228,7 +244,10 @@ fn finish(
 ) -> Result<Frame, Counter> {
     let len = packet::len(ctx);
     let used = l2_len + total_len;
-    if total_len != ip.len + udp_len || !(UDP_LEN..LONGEST_DATAGRAM).contains(&udp_len) || (len != used && (len < used || len > LONGEST_PADDED)) {
+    if total_len != ip.len + udp_len
+        || !(UDP_LEN..LONGEST_DATAGRAM).contains(&udp_len)
+        || (len != used && (len < used || len > LONGEST_PADDED))
+    {
         return Err(Counter::PassedLength);
     }
     let noise = Noise::new(ctx).ok_or(Counter::PassedOther)?;
@@ -239,7 +258,10 @@ fn finish(
         dns: udp + UDP_LEN,
         message_len: noise.bound::<0xfff>(udp_len - UDP_LEN),
         len: noise.bound::<0x1fff>(len),
-        ip: Ip { len: noise.bound::<0x3f>(ip.len), ..ip },
+        ip: Ip {
+            len: noise.bound::<0x3f>(ip.len),
+            ..ip
+        },
         ports,
         noise,
     })
@@ -249,7 +271,11 @@ fn finish(
 #[inline(always)]
 fn is_unicast(ctx: &XdpContext) -> Result<(), Counter> {
     let first: u8 = load(ctx, 0).ok_or(Counter::PassedOther)?;
-    if first & 1 == 0 { Ok(()) } else { Err(Counter::PassedMulticast) }
+    if first & 1 == 0 {
+        Ok(())
+    } else {
+        Err(Counter::PassedMulticast)
+    }
 }
 
 #[inline(always)]
@@ -271,7 +297,9 @@ fn listens_v6(address: [u64; 2]) -> bool {
         if index as u32 >= setting!(listen_v6_len) {
             break;
         }
-        if setting!(listen_v6[index][0]) == address[0] && setting!(listen_v6[index][1]) == address[1] {
+        if setting!(listen_v6[index][0]) == address[0]
+            && setting!(listen_v6[index][1]) == address[1]
+        {
             return true;
         }
     }

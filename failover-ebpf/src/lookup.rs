@@ -4,13 +4,17 @@ use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
 use failover_common::{
     counters::{Counter, ServiceHits},
     layout::{
-        A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, LargeAnswer, NameSlot, SmallAnswer, Tail,
+        A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, LargeAnswer, NameSlot,
+        SmallAnswer, Tail,
     },
 };
 
 use crate::{
     frame::Frame,
-    maps::{ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES, STATE, TAILS, setting, shared},
+    maps::{
+        ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES, STATE, TAILS, setting,
+        shared,
+    },
     query::{Query, is_named},
 };
 
@@ -56,12 +60,18 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
         return Err(Counter::PassedStale);
     }
     let service = SERVICES.get(slot.service).ok_or(Counter::PassedName)?;
-    let hits = SERVICE_HITS.get_ptr_mut(slot.service).ok_or(Counter::PassedName)?;
+    let hits = SERVICE_HITS
+        .get_ptr_mut(slot.service)
+        .ok_or(Counter::PassedName)?;
     let (cell, hits, record_len) = match query.qtype {
         // SAFETY: fields of this CPU's map value.
         TYPE_A => (&service.a, unsafe { &raw mut (*hits).a }, A_RECORD_LEN),
         // SAFETY: as above.
-        TYPE_AAAA => (&service.aaaa, unsafe { &raw mut (*hits).aaaa }, AAAA_RECORD_LEN),
+        TYPE_AAAA => (
+            &service.aaaa,
+            unsafe { &raw mut (*hits).aaaa },
+            AAAA_RECORD_LEN,
+        ),
         _ => return Err(Counter::PassedType),
     };
     let index = select(cell, generation)?;
@@ -69,20 +79,37 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
         let answer = ANSWERS.get(index).ok_or(Counter::PassedOvertaken)?;
         (Records::Small(answer), &answer.header)
     } else {
-        let answer = LARGE_ANSWERS.get(index & !Cell::LARGE).ok_or(Counter::PassedOvertaken)?;
+        let answer = LARGE_ANSWERS
+            .get(index & !Cell::LARGE)
+            .ok_or(Counter::PassedOvertaken)?;
         (Records::Large(answer), &answer.header)
     };
     // The negative tail lies behind the positive one.
     let tail = slot.tail + u32::from(header.follow == Follow::Soa as u8);
     let tail = TAILS.get(tail).ok_or(Counter::PassedOvertaken)?;
-    Ok(Found { records, header, record_len, tail, hits })
+    Ok(Found {
+        records,
+        header,
+        record_len,
+        tail,
+        hits,
+    })
 }
 
 /// The slot of the query's name, if `generation` has it.
 #[inline(always)]
-fn find_name(ctx: &XdpContext, frame: &Frame, query: &Query, generation: u64) -> Result<&'static NameSlot, Counter> {
+fn find_name(
+    ctx: &XdpContext,
+    frame: &Frame,
+    query: &Query,
+    generation: u64,
+) -> Result<&'static NameSlot, Counter> {
     let slot = find_tag(query, generation).ok_or(Counter::PassedName)?;
-    if is_in_slot(ctx, frame, query, slot) { Ok(slot) } else { Err(Counter::PassedName) }
+    if is_in_slot(ctx, frame, query, slot) {
+        Ok(slot)
+    } else {
+        Err(Counter::PassedName)
+    }
 }
 
 /// The slot whose tag is the query's. The writer sees to it that no two names of a chain
@@ -93,7 +120,8 @@ fn find_tag(query: &Query, generation: u64) -> Option<&'static NameSlot> {
     let mut index = query.hash.home(setting!(name_mask));
     for _ in 0..MAX_CHAIN {
         let slot = NAMES.get(index)?;
-        if slot.tag == tag && NameSlot::is_alive(shared!(slot.born), shared!(slot.died), generation) {
+        if slot.tag == tag && NameSlot::is_alive(shared!(slot.born), shared!(slot.died), generation)
+        {
             return Some(slot);
         }
         index = shared!(slot.next);
@@ -121,7 +149,10 @@ fn is_in_slot(ctx: &XdpContext, frame: &Frame, query: &Query, slot: &NameSlot) -
 /// reader that was overtaken by two publications looks again, once.
 #[inline(always)]
 fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
-    let version = Cell::select([shared!(cell.versions[0]), shared!(cell.versions[1])], generation);
+    let version = Cell::select(
+        [shared!(cell.versions[0]), shared!(cell.versions[1])],
+        generation,
+    );
     if version != 0 {
         return Ok(Cell::index(version));
     }
@@ -129,7 +160,10 @@ fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
         Some(state) => shared!(state.generation),
         None => 0,
     };
-    match Cell::select([shared!(cell.versions[0]), shared!(cell.versions[1])], generation) {
+    match Cell::select(
+        [shared!(cell.versions[0]), shared!(cell.versions[1])],
+        generation,
+    ) {
         0 => Err(Counter::PassedOvertaken),
         version => Ok(Cell::index(version)),
     }

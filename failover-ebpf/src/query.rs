@@ -7,11 +7,7 @@ use failover_common::{
     question::{MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, lower_case, zero_octets},
 };
 
-use crate::{
-    frame::Frame,
-    maps::setting,
-    packet::load,
-};
+use crate::{frame::Frame, maps::setting, packet::load};
 
 /// Octets of a DNS header (RFC 1035 section 4.1.1).
 pub(crate) const HEADER_LEN: usize = 12;
@@ -56,7 +52,11 @@ pub(crate) struct Edns {
     pub dnssec_ok: u64,
 }
 
-const NO_EDNS: Edns = Edns { opt_len: 0, size: 0, dnssec_ok: 0 };
+const NO_EDNS: Edns = Edns {
+    opt_len: 0,
+    size: 0,
+    dnssec_ok: 0,
+};
 
 /// Parses the DNS message of a frame.
 #[inline(always)]
@@ -64,7 +64,10 @@ pub(crate) fn parse(ctx: &XdpContext, frame: &Frame) -> Result<Query, Counter> {
     let additional = parse_header(ctx, frame)?;
     let question = frame.dns + HEADER_LEN;
     // At most 12 + 255 + 4 octets and an OPT record with its options.
-    let rest = frame.message_len.checked_sub(HEADER_LEN + TYPE_CLASS_LEN).ok_or(Counter::PassedLength)?;
+    let rest = frame
+        .message_len
+        .checked_sub(HEADER_LEN + TYPE_CLASS_LEN)
+        .ok_or(Counter::PassedLength)?;
     let (name_len, edns) = if additional == 0 {
         (rest, NO_EDNS)
     } else if let Some(edns) = bare_opt_at_end(ctx, frame) {
@@ -72,12 +75,21 @@ pub(crate) fn parse(ctx: &XdpContext, frame: &Frame) -> Result<Query, Counter> {
     } else {
         let name_len = scan_name(ctx, question)?;
         let opt = question + name_len + TYPE_CLASS_LEN;
-        (name_len, parse_opt(ctx, opt, frame.dns + frame.message_len)?)
+        (
+            name_len,
+            parse_opt(ctx, opt, frame.dns + frame.message_len)?,
+        )
     };
     if name_len == 0 || name_len > MAX_NAME_LEN {
         return Err(Counter::PassedQuestion);
     }
-    read_name(ctx, frame, question, frame.noise.bound::<0xff>(name_len), edns)
+    read_name(
+        ctx,
+        frame,
+        question,
+        frame.noise.bound::<0xff>(name_len),
+        edns,
+    )
 }
 
 /// One masked compare over flags and counts. Returns ARCOUNT, 0 or 1.
@@ -121,7 +133,11 @@ fn edns(word: u64) -> Result<Edns, Counter> {
     if (word >> 48) as u8 != 0 {
         return Err(Counter::PassedEdnsVersion);
     }
-    Ok(Edns { opt_len: OPT_LEN, size: ((word >> 24) as u16).swap_bytes(), dnssec_ok: word >> 63 })
+    Ok(Edns {
+        opt_len: OPT_LEN,
+        size: ((word >> 24) as u16).swap_bytes(),
+        dnssec_ok: word >> 63,
+    })
 }
 
 /// The length of the name at `question`, when an OPT record follows it.
@@ -153,7 +169,9 @@ fn parse_opt(ctx: &XdpContext, opt: usize, end: usize) -> Result<Edns, Counter> 
     let word: u64 = load(ctx, opt).ok_or(Counter::PassedOpt)?;
     let word = word.to_le();
     let options_len: u16 = load(ctx, opt + 9).ok_or(Counter::PassedOpt)?;
-    if word & 0xff_ffff != 0x29_0000 || opt + OPT_LEN + usize::from(u16::from_be(options_len)) != end {
+    if word & 0xff_ffff != 0x29_0000
+        || opt + OPT_LEN + usize::from(u16::from_be(options_len)) != end
+    {
         return Err(Counter::PassedOpt);
     }
     let edns = edns(word)?;
@@ -176,7 +194,11 @@ fn parse_opt(ctx: &XdpContext, opt: usize, end: usize) -> Result<Edns, Counter> 
             return Err(Counter::PassedOpt);
         }
     }
-    if option == end { Ok(edns) } else { Err(Counter::PassedEdnsOption) }
+    if option == end {
+        Ok(edns)
+    } else {
+        Err(Counter::PassedEdnsOption)
+    }
 }
 
 /// Whether user space answers this option. A server that does not implement an option
@@ -222,15 +244,32 @@ fn read_name(
     if class != CLASS_IN.to_le() {
         return Err(Counter::PassedClass);
     }
-    let edns = Edns { opt_len: frame.noise.bound::<0xf>(edns.opt_len), ..edns };
-    Ok(Query { name_len, whole_len, last_word, hash, name_sum, type_class, qtype: qtype.swap_bytes(), edns })
+    let edns = Edns {
+        opt_len: frame.noise.bound::<0xf>(edns.opt_len),
+        ..edns
+    };
+    Ok(Query {
+        name_len,
+        whole_len,
+        last_word,
+        hash,
+        name_sum,
+        type_class,
+        qtype: qtype.swap_bytes(),
+        edns,
+    })
 }
 
 /// Whether the name of the query is the one with these words.
 ///
 /// `words` may be longer than the name; the tag has compared the lengths.
 #[inline(always)]
-pub(crate) fn is_named<const WORDS: usize>(ctx: &XdpContext, frame: &Frame, query: &Query, words: &[u64; WORDS]) -> bool {
+pub(crate) fn is_named<const WORDS: usize>(
+    ctx: &XdpContext,
+    frame: &Frame,
+    query: &Query,
+    words: &[u64; WORDS],
+) -> bool {
     let question = frame.dns + HEADER_LEN;
     let loop_end = frame.noise.bound::<0xf8>(query.whole_len);
     let mut index = 0;

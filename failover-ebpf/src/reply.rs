@@ -21,7 +21,7 @@ use crate::{
     lookup::{Found, Records, next_turn},
     maps::setting,
     packet::{self, Noise, load, opaque, store},
-    query::{Edns, HEADER_LEN, OPT_LEN, Query, TYPE_CLASS_LEN},
+    query::{Edns, HEADER_LEN, Query, TYPE_CLASS_LEN},
 };
 
 /// UDP payload that every client takes (RFC 1035 section 2.3.4).
@@ -77,10 +77,20 @@ impl Plan {
 
 /// Sends the reply, or leaves the packet as it is.
 #[inline(always)]
-pub(crate) fn send(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found) -> Result<Counter, Stop> {
+pub(crate) fn send(
+    ctx: &XdpContext,
+    frame: &Frame,
+    query: &Query,
+    found: &Found,
+) -> Result<Counter, Stop> {
     // The look-up has taught the verifier about the length; see [`Noise`].
-    let query = &Query { name_len: frame.noise.bound::<0xff>(query.name_len), ..*query };
-    let plan = plan(frame.noise, query, found).map_err(Stop::Pass)?.bounded(frame.noise);
+    let query = &Query {
+        name_len: frame.noise.bound::<0xff>(query.name_len),
+        ..*query
+    };
+    let plan = plan(frame.noise, query, found)
+        .map_err(Stop::Pass)?
+        .bounded(frame.noise);
     let question_end = frame.dns + HEADER_LEN + query.name_len + TYPE_CLASS_LEN;
     let shift = make_room(ctx, frame, question_end + plan.records_len()).map_err(Stop::Pass)?;
     let shift = frame.noise.bound::<0xff>(shift);
@@ -102,7 +112,9 @@ fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
     let room = if opt_len == 0 {
         CLASSIC_SIZE
     } else {
-        usize::from(query.edns.size).max(CLASSIC_SIZE).min(usize::from(setting!(edns_udp_size)))
+        usize::from(query.edns.size)
+            .max(CLASSIC_SIZE)
+            .min(usize::from(setting!(edns_udp_size)))
     };
     let room = noise.bound::<0x7ff>(room);
     let sent = usize::from(found.header.sent);
@@ -144,7 +156,11 @@ fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
         });
     }
     // Without its SOA a negative answer says nothing.
-    if sent == 0 { Err(Counter::PassedTooLarge) } else { Ok(bare) }
+    if sent == 0 {
+        Err(Counter::PassedTooLarge)
+    } else {
+        Ok(bare)
+    }
 }
 
 /// Makes the packet `len` octets long. Returns by how much its contents moved towards the
@@ -170,7 +186,14 @@ fn make_room(ctx: &XdpContext, frame: &Frame, len: usize) -> Result<usize, Count
 
 /// Writes the reply. Every access lies within the room that was made.
 #[inline(always)]
-fn write(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found, plan: &Plan, shift: usize) -> Option<()> {
+fn write(
+    ctx: &XdpContext,
+    frame: &Frame,
+    query: &Query,
+    found: &Found,
+    plan: &Plan,
+    shift: usize,
+) -> Option<()> {
     let question_end = frame.dns + HEADER_LEN + query.name_len + TYPE_CLASS_LEN;
     let udp_len = (question_end - frame.dns + plan.records_len() + UDP_LEN) as u16;
     let address_sum = frame.ip.address_sum();
@@ -188,7 +211,11 @@ fn write(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found, plan: &P
     at += plan.answer_len;
     write_tail(ctx, frame.noise, at, found.tail, plan.tail_len)?;
     at += plan.tail_len;
-    let opt_sum = if plan.opt_len == 0 { 0 } else { write_opt(ctx, at, query.edns)? };
+    let opt_sum = if plan.opt_len == 0 {
+        0
+    } else {
+        write_opt(ctx, at, query.edns)?
+    };
 
     // The records start where the question ends: at an odd offset if the name is odd.
     let odd = query.name_len & 1 == 1;
@@ -207,8 +234,16 @@ fn write(ctx: &XdpContext, frame: &Frame, query: &Query, found: &Found, plan: &P
         0 => 0xffff,
         checksum => checksum,
     };
-    store(ctx, frame.udp, u32::from(frame.ports[1]).to_le() | (u32::from(frame.ports[0]) << 16).to_le())?;
-    store(ctx, frame.udp + 4, u32::from(udp_len.to_be()).to_le() | (u32::from(checksum) << 16).to_le())
+    store(
+        ctx,
+        frame.udp,
+        u32::from(frame.ports[1]).to_le() | (u32::from(frame.ports[0]) << 16).to_le(),
+    )?;
+    store(
+        ctx,
+        frame.udp + 4,
+        u32::from(udp_len.to_be()).to_le() | (u32::from(checksum) << 16).to_le(),
+    )
 }
 
 /// Addresses swapped, tags and type kept.
@@ -220,7 +255,11 @@ fn write_ethernet(ctx: &XdpContext, frame: &Frame, shift: usize) -> Option<()> {
     let source_end: u16 = load(ctx, shift + 10)?;
     let ethertype: u16 = load(ctx, shift + 12)?;
     // Two tags and what follows them, or one, or none: all of it is moved.
-    let tags = if frame.l2_len > 14 { load::<u64>(ctx, shift + 14)? } else { 0 };
+    let tags = if frame.l2_len > 14 {
+        load::<u64>(ctx, shift + 14)?
+    } else {
+        0
+    };
     store(ctx, 0, source_start)?;
     store(ctx, 4, source_end)?;
     store(ctx, 6, destination_start)?;
@@ -297,7 +336,8 @@ fn write_records<const RECORDS: usize, const BYTES: usize>(
         sum = copy_words::<2>(source, packet::at(ctx, to)?, sum);
         if found.record_len == AAAA_RECORD_LEN {
             // SAFETY: 12 more octets of the record.
-            let (word, half) = unsafe { (*source.add(16).cast::<u64>(), *source.add(24).cast::<u32>()) };
+            let (word, half) =
+                unsafe { (*source.add(16).cast::<u64>(), *source.add(24).cast::<u32>()) };
             store(ctx, to + 16, word)?;
             store(ctx, to + 24, half)?;
             sum = add64(sum, word) + u64::from(half);
@@ -322,24 +362,37 @@ fn less(a: u64, b: u64) -> u64 {
 
 /// Which record comes first on this turn: each in proportion to its weight.
 #[inline(always)]
-fn first_record<const RECORDS: usize, const BYTES: usize>(answer: &Answer<RECORDS, BYTES>, turn: u64) -> usize {
+fn first_record<const RECORDS: usize, const BYTES: usize>(
+    answer: &Answer<RECORDS, BYTES>,
+    turn: u64,
+) -> usize {
     let header = &answer.header;
     let total = u64::from(header.weight_total);
-    let place = turn.wrapping_mul(u64::from(header.weight_step)).checked_rem(total).unwrap_or(0);
+    let place = turn
+        .wrapping_mul(u64::from(header.weight_step))
+        .checked_rem(total)
+        .unwrap_or(0);
     if header.weight_total == u32::from(header.records) {
         return place as usize & 0xff;
     }
     let mut record = 0;
     for threshold in &answer.thresholds {
         // Thresholds grow; those of places beyond the last record are 0.
-        record += 1 - less(place, u64::from(*threshold) + (less(u64::from(*threshold), 1) << 32));
+        record += 1 - less(
+            place,
+            u64::from(*threshold) + (less(u64::from(*threshold), 1) << 32),
+        );
     }
     record as usize & 0xff
 }
 
 /// Copies `WORDS` words from a map value into the packet and adds them to the sum.
 #[inline(always)]
-fn copy_words<const WORDS: usize>(source: *const u8, target: *mut [u64; WORDS], mut sum: u64) -> u64 {
+fn copy_words<const WORDS: usize>(
+    source: *const u8,
+    target: *mut [u64; WORDS],
+    mut sum: u64,
+) -> u64 {
     let source: *const [u64; WORDS] = source.cast();
     for index in 0..WORDS {
         // SAFETY: the callers checked both places; see `packet::at` on alignment.
@@ -376,7 +429,12 @@ fn write_tail(ctx: &XdpContext, noise: Noise, at: usize, tail: &Tail, len: usize
 
 /// Copies `WORDS` words at `offset` of a tail that starts `at` in the packet.
 #[inline(always)]
-fn copy_chunk<const WORDS: usize>(ctx: &XdpContext, at: usize, tail: &Tail, offset: usize) -> Option<()> {
+fn copy_chunk<const WORDS: usize>(
+    ctx: &XdpContext,
+    at: usize,
+    tail: &Tail,
+    offset: usize,
+) -> Option<()> {
     if offset > TAIL_LEN - WORDS * 8 {
         return None;
     }
@@ -389,9 +447,8 @@ fn copy_chunk<const WORDS: usize>(ctx: &XdpContext, at: usize, tail: &Tail, offs
 /// Our OPT record: our size, version 0, DO as it came. Returns its sum.
 #[inline(always)]
 fn write_opt(ctx: &XdpContext, at: usize, edns: Edns) -> Option<u16> {
-    let word = 0x29_0000
-        | u64::from(setting!(edns_udp_size).to_be().to_le()) << 24
-        | edns.dnssec_ok << 63;
+    let word =
+        0x29_0000 | u64::from(setting!(edns_udp_size).to_be().to_le()) << 24 | edns.dnssec_ok << 63;
     store(ctx, at, word.to_le())?;
     store(ctx, at + 8, 0u16)?;
     store(ctx, at + 10, 0u8)?;
@@ -405,12 +462,18 @@ fn write_ip(ctx: &XdpContext, frame: &Frame, udp_len: u16) -> Option<()> {
     let ip = &frame.ip;
     if ip.is_v4() {
         let total_len = udp_len + ip.len as u16;
-        let start = (ip.start.to_le() & 0xffff | u32::from(total_len.to_be().to_le()) << 16).to_le();
+        let start =
+            (ip.start.to_le() & 0xffff | u32::from(total_len.to_be().to_le()) << 16).to_le();
         let ttl = (u32::from(TTL) | u32::from(UDP) << 8).to_le();
-        let checksum = !fold(u64::from(start) + u64::from(ip.id) + u64::from(ttl) + ip.address_sum());
+        let checksum =
+            !fold(u64::from(start) + u64::from(ip.id) + u64::from(ttl) + ip.address_sum());
         store(ctx, at, start)?;
         store(ctx, at + 4, ip.id)?;
-        store(ctx, at + 8, (ttl.to_le() | u32::from(checksum.to_le()) << 16).to_le())?;
+        store(
+            ctx,
+            at + 8,
+            (ttl.to_le() | u32::from(checksum.to_le()) << 16).to_le(),
+        )?;
         store(ctx, at + 12, ip.destination[0] as u32)?;
         store(ctx, at + 16, ip.source[0] as u32)
     } else {

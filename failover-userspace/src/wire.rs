@@ -49,7 +49,10 @@ impl Family {
     }
 
     const fn holds(self, address: IpAddr) -> bool {
-        matches!((self, address), (Self::V4, IpAddr::V4(_)) | (Self::V6, IpAddr::V6(_)))
+        matches!(
+            (self, address),
+            (Self::V4, IpAddr::V4(_)) | (Self::V6, IpAddr::V6(_))
+        )
     }
 }
 
@@ -79,11 +82,17 @@ impl AddressAnswer {
     pub fn new(service: &Service, answer: &Answer, family: Family) -> Self {
         match answer {
             Answer::Addresses(addresses) => {
-                let addresses: Vec<_> = addresses.iter().filter(|a| family.holds(a.address)).collect();
+                let addresses: Vec<_> = addresses
+                    .iter()
+                    .filter(|a| family.holds(a.address))
+                    .collect();
                 if addresses.is_empty() {
                     Self::NoData
                 } else {
-                    Self::Records(Records::new(service, &addresses[..addresses.len().min(size::LARGE_RECORDS)]))
+                    Self::Records(Records::new(
+                        service,
+                        &addresses[..addresses.len().min(size::LARGE_RECORDS)],
+                    ))
                 }
             }
             Answer::Empty => Self::NoData,
@@ -96,7 +105,8 @@ impl AddressAnswer {
     pub fn is_small(&self) -> bool {
         match self {
             Self::Records(records) => {
-                records.thresholds.len() <= size::SMALL_RECORDS && records.bytes.len() <= size::SMALL_ANSWER
+                records.thresholds.len() <= size::SMALL_RECORDS
+                    && records.bytes.len() <= size::SMALL_ANSWER
             }
             Self::NoData | Self::Servfail => true,
         }
@@ -104,9 +114,18 @@ impl AddressAnswer {
 
     /// The answer as a map value. `is_small` decides which one.
     #[must_use]
-    pub fn encode<const RECORDS: usize, const BYTES: usize>(&self, generation: u64) -> layout::Answer<RECORDS, BYTES> {
+    pub fn encode<const RECORDS: usize, const BYTES: usize>(
+        &self,
+        generation: u64,
+    ) -> layout::Answer<RECORDS, BYTES> {
         let mut value: layout::Answer<RECORDS, BYTES> = bytemuck::Zeroable::zeroed();
-        let header = AnswerHeader { generation, flags: AUTHORITATIVE.to_be(), weight_total: 1, weight_step: 1, ..AnswerHeader::default() };
+        let header = AnswerHeader {
+            generation,
+            flags: AUTHORITATIVE.to_be(),
+            weight_total: 1,
+            weight_step: 1,
+            ..AnswerHeader::default()
+        };
         value.header = match self {
             Self::Records(records) => {
                 value.thresholds[..records.thresholds.len()].copy_from_slice(&records.thresholds);
@@ -120,8 +139,15 @@ impl AddressAnswer {
                     ..header
                 }
             }
-            Self::NoData => AnswerHeader { follow: Follow::Soa as u8, ..header },
-            Self::Servfail => AnswerHeader { flags: SERVFAIL.to_be(), follow: Follow::Nothing as u8, ..header },
+            Self::NoData => AnswerHeader {
+                follow: Follow::Soa as u8,
+                ..header
+            },
+            Self::Servfail => AnswerHeader {
+                flags: SERVFAIL.to_be(),
+                follow: Follow::Nothing as u8,
+                ..header
+            },
         };
         value
     }
@@ -129,7 +155,9 @@ impl AddressAnswer {
 
 impl Records {
     fn new(service: &Service, addresses: &[&Weighted]) -> Self {
-        let divisor = addresses.iter().fold(0, |d, a| gcd(d, u32::from(a.weight.get())));
+        let divisor = addresses
+            .iter()
+            .fold(0, |d, a| gcd(d, u32::from(a.weight.get())));
         let mut total = 0;
         let thresholds: Vec<u32> = addresses
             .iter()
@@ -143,8 +171,15 @@ impl Records {
             put_u16(&mut bytes, POINTER | QUESTION);
             put_address(&mut bytes, service.ttl, address.address);
         }
-        let sent = service.max_answers.map_or(addresses.len(), |max| max.min(addresses.len()));
-        Self { sent: sent as u8, weight_step: step(total, thresholds.len() as u32), thresholds, bytes }
+        let sent = service
+            .max_answers
+            .map_or(addresses.len(), |max| max.min(addresses.len()));
+        Self {
+            sent: sent as u8,
+            weight_step: step(total, thresholds.len() as u32),
+            thresholds,
+            bytes,
+        }
     }
 }
 
@@ -158,7 +193,9 @@ fn step(total: u32, records: u32) -> u32 {
         return 1;
     }
     let golden = (u64::from(total) * 618 / 1000) as u32;
-    (golden.max(1)..total).find(|step| gcd(*step, total) == 1).unwrap_or(1)
+    (golden.max(1)..total)
+        .find(|step| gcd(*step, total) == 1)
+        .unwrap_or(1)
 }
 
 const fn gcd(a: u32, b: u32) -> u32 {
@@ -182,7 +219,10 @@ impl AuthorityTail {
     /// left out, the last additional records first (RFC 2181 section 9).
     #[must_use]
     pub fn positive(zone: &Zone, name_len: usize) -> Self {
-        let names = Compressor { zone: &zone.name, name_len };
+        let names = Compressor {
+            zone: &zone.name,
+            name_len,
+        };
         let mut tail = Self::default();
         for server in &zone.name_servers {
             names.put(&mut tail.bytes, &zone.name);
@@ -214,7 +254,10 @@ impl AuthorityTail {
     /// What follows NODATA: the SOA with the TTL of negative answers (RFC 2308 section 3).
     #[must_use]
     pub fn negative(zone: &Zone, name_len: usize) -> Self {
-        let names = Compressor { zone: &zone.name, name_len };
+        let names = Compressor {
+            zone: &zone.name,
+            name_len,
+        };
         let soa = &zone.soa;
         let mut data = Vec::new();
         names.put(&mut data, &soa.mname);
@@ -226,7 +269,12 @@ impl AuthorityTail {
         names.put(&mut bytes, &zone.name);
         put_record_head(&mut bytes, Rtype::SOA, soa.ttl.min(soa.minimum), data.len());
         bytes.extend(data);
-        Self { authority_len: bytes.len(), bytes, authority_count: 1, additional_count: 0 }
+        Self {
+            authority_len: bytes.len(),
+            bytes,
+            authority_count: 1,
+            additional_count: 0,
+        }
     }
 
     /// The tail as a map value.

@@ -1,2 +1,116 @@
-//! Set-up, lab, demo, tests and benchmark.
-fn main() {}
+//! `cargo xtask`: everything about this project that is more than `cargo build` and `cargo test`.
+
+mod cargo;
+mod ci;
+mod demo;
+mod lab;
+mod privilege;
+mod run;
+mod setup;
+mod test;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Set-up, lab, demo and tests.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what a build, the tests and the lab need; does nothing where it is there already
+    Setup {
+        /// Also what the benchmark compares with
+        #[arg(long)]
+        bench: bool,
+    },
+    /// Run the daemon: in the lab, or with `-- -c FILE …` on this host
+    Run {
+        /// How the XDP program is attached in the lab
+        #[arg(long)]
+        xdp: Option<Xdp>,
+        /// Arguments of `failover run`, for the daemon on this host
+        #[arg(last = true)]
+        args: Vec<OsString>,
+        #[arg(long, hide = true)]
+        built: bool,
+    },
+    /// Operate the lab that `cargo xtask run` started
+    Lab {
+        #[command(flatten)]
+        args: lab::Args,
+    },
+    /// Play the reference case through and check what is answered
+    Demo {
+        /// How the XDP program is attached
+        #[arg(long)]
+        xdp: Option<Xdp>,
+        #[arg(long, hide = true)]
+        built: bool,
+    },
+    /// Run all tests, those that need root as root
+    Test {
+        /// Leave out the tests that need root
+        #[arg(long)]
+        skip_privileged: bool,
+    },
+    /// What continuous integration runs: format, lints, documentation, tests
+    Ci {
+        /// Leave out the tests that need root
+        #[arg(long)]
+        skip_privileged: bool,
+    },
+    /// A TCP server of the lab
+    #[command(hide = true)]
+    Serve { address: SocketAddr, name: String },
+}
+
+/// The mode of XDP.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Xdp {
+    Native,
+    Generic,
+}
+
+impl Xdp {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run_command() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run_command() -> Result<()> {
+    match Cli::parse().command {
+        Command::Setup { bench: false } => setup::setup(&[setup::Need::Build, setup::Need::Lab]),
+        Command::Setup { bench: true } => {
+            setup::setup(&[setup::Need::Build, setup::Need::Lab, setup::Need::Bench])
+        }
+        Command::Run { args, .. } if !args.is_empty() => run::on_this_host(&args),
+        Command::Run { xdp, built, .. } => run::in_the_lab(xdp, built),
+        Command::Lab { args } => lab::lab(args),
+        Command::Demo { xdp, built } => demo::demo(xdp, built),
+        Command::Test { skip_privileged } => test::test(skip_privileged.into()),
+        Command::Ci { skip_privileged } => ci::ci(skip_privileged.into()),
+        Command::Serve { address, name } => failover_tests::lab::serve(address, &name),
+    }
+}

@@ -34,7 +34,12 @@ impl DataPlane {
     ///
     /// With [`XdpMode::Auto`] natively, else generically. Attaching to the same interface
     /// again changes nothing; an interface that was made anew gets the program again.
-    pub fn attach(&mut self, interface: &str, index: u32, mode: XdpMode) -> Result<AttachedMode, Error> {
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<AttachedMode, Error> {
         if let Some(attached) = self.attached.iter().find(|a| a.interface == interface) {
             if attached.index == index {
                 return Ok(attached.mode);
@@ -55,13 +60,24 @@ impl DataPlane {
             };
             match self.program()?.attach_to_if_index(index, flags) {
                 Ok(link) => {
-                    self.attached.push(Attached { interface: interface.to_owned(), index, mode: *mode, link });
+                    self.attached.push(Attached {
+                        interface: interface.to_owned(),
+                        index,
+                        mode: *mode,
+                        link,
+                    });
                     return Ok(*mode);
                 }
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        Err(refused.map_or(Error::Layout { map: "XDP", what: "mode" }, Error::Program))
+        Err(refused.map_or(
+            Error::Layout {
+                map: "XDP",
+                what: "mode",
+            },
+            Error::Program,
+        ))
     }
 
     /// Removes the program from an interface, if it is there.

@@ -34,8 +34,14 @@ impl Grace {
         let (requests, receiver) = channel();
         let done = Arc::new(Done::default());
         let shared = Arc::clone(&done);
-        thread::Builder::new().name("grace".into()).spawn(move || run(&receiver, &shared))?;
-        Ok(Self { requests, last: Ticket::default(), done })
+        thread::Builder::new()
+            .name("grace".into())
+            .spawn(move || run(&receiver, &shared))?;
+        Ok(Self {
+            requests,
+            last: Ticket::default(),
+            done,
+        })
     }
 
     /// Asks for a grace period that starts now or later. Its ticket is over when every
@@ -56,7 +62,11 @@ impl Grace {
     pub(super) fn wait(&self, ticket: Ticket) {
         let mut done = lock(&self.done.ticket);
         while *done < ticket {
-            done = self.done.changed.wait(done).unwrap_or_else(std::sync::PoisonError::into_inner);
+            done = self
+                .done
+                .changed
+                .wait(done)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
         }
     }
 }
@@ -80,7 +90,9 @@ fn wait_for_readers() {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 #[cfg(test)]

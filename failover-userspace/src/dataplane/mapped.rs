@@ -29,18 +29,31 @@ impl<T: Pod> Mapped<T> {
     pub(super) fn new(name: &'static str, map: Map) -> Result<Self, Error> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let Map::Array(map) = map else {
-            return Err(Error::Layout { map: name, what: "type" });
+            return Err(Error::Layout {
+                map: name,
+                what: "type",
+            });
         };
-        let info = map.info().map_err(|source| Error::Map { map: name, source })?;
+        let info = map
+            .info()
+            .map_err(|source| Error::Map { map: name, source })?;
         if info.value_size() as usize != size_of::<T>() {
-            return Err(Error::Layout { map: name, what: "value size" });
+            return Err(Error::Layout {
+                map: name,
+                what: "value size",
+            });
         }
         let len = info.max_entries();
         let memory = MmapOptions::new()
             .len(len as usize * size_of::<T>())
             .map_raw(map.fd().as_fd_raw())
             .map_err(|source| Error::Mmap { map: name, source })?;
-        Ok(Self { memory, len, value: PhantomData, _map: map })
+        Ok(Self {
+            memory,
+            len,
+            value: PhantomData,
+            _map: map,
+        })
     }
 
     /// How many elements there are.
@@ -75,7 +88,8 @@ impl<T: Pod> Mapped<T> {
         // SAFETY: an aligned word inside a valid element: the mapping starts on a page and
         // the size of `T` is a multiple of 8. All accesses that may race are atomic or, in
         // the program, volatile loads of the whole word.
-        let place = unsafe { AtomicU64::from_ptr(self.element(index).cast::<u8>().add(offset).cast()) };
+        let place =
+            unsafe { AtomicU64::from_ptr(self.element(index).cast::<u8>().add(offset).cast()) };
         place.store(word, Ordering::Release);
     }
 
@@ -83,7 +97,8 @@ impl<T: Pod> Mapped<T> {
     pub(super) fn publish_u32(&mut self, index: u32, offset: usize, word: u32) {
         assert!(offset.is_multiple_of(4) && offset < size_of::<T>());
         // SAFETY: as in `publish`.
-        let place = unsafe { AtomicU32::from_ptr(self.element(index).cast::<u8>().add(offset).cast()) };
+        let place =
+            unsafe { AtomicU32::from_ptr(self.element(index).cast::<u8>().add(offset).cast()) };
         place.store(word, Ordering::Release);
     }
 }

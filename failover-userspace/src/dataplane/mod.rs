@@ -139,7 +139,12 @@ unsafe impl aya::Pod for PodHits {}
 impl DataPlane {
     /// Loads the program with maps for `model`. Generations continue after `last`.
     pub fn load(model: &Model, last: Generation) -> Result<Self, Error> {
-        let shape = Shape::find(model.services.iter().flat_map(|s| s.fqdn.iter().map(|f| &f.name)));
+        let shape = Shape::find(
+            model
+                .services
+                .iter()
+                .flat_map(|s| s.fqdn.iter().map(|f| &f.name)),
+        );
         let sizes = Sizes::new(model);
         let settings = program_settings(&model.settings, shape);
         let log_level = log_level();
@@ -162,11 +167,20 @@ impl DataPlane {
             names: Names::new(
                 shape,
                 Mapped::new("NAMES", take(&mut ebpf, "NAMES")?)?,
-                Pool::new("LONG_NAMES", Mapped::new("LONG_NAMES", take(&mut ebpf, "LONG_NAMES")?)?),
+                Pool::new(
+                    "LONG_NAMES",
+                    Mapped::new("LONG_NAMES", take(&mut ebpf, "LONG_NAMES")?)?,
+                ),
             ),
             services: Mapped::new("SERVICES", take(&mut ebpf, "SERVICES")?)?,
-            small: Pool::new("ANSWERS", Mapped::new("ANSWERS", take(&mut ebpf, "ANSWERS")?)?),
-            large: Pool::new("LARGE_ANSWERS", Mapped::new("LARGE_ANSWERS", take(&mut ebpf, "LARGE_ANSWERS")?)?),
+            small: Pool::new(
+                "ANSWERS",
+                Mapped::new("ANSWERS", take(&mut ebpf, "ANSWERS")?)?,
+            ),
+            large: Pool::new(
+                "LARGE_ANSWERS",
+                Mapped::new("LARGE_ANSWERS", take(&mut ebpf, "LARGE_ANSWERS")?)?,
+            ),
             tails: Pool::new("TAILS", Mapped::new("TAILS", take(&mut ebpf, "TAILS")?)?),
             grace: Grace::new()?,
             shared: None,
@@ -175,8 +189,14 @@ impl DataPlane {
         let counters = take(&mut ebpf, "COUNTERS")?;
         let hits = take(&mut ebpf, "SERVICE_HITS")?;
         Ok(Self {
-            counters: PerCpuArray::try_from(counters).map_err(|source| Error::Map { map: "COUNTERS", source })?,
-            hits: PerCpuArray::try_from(hits).map_err(|source| Error::Map { map: "SERVICE_HITS", source })?,
+            counters: PerCpuArray::try_from(counters).map_err(|source| Error::Map {
+                map: "COUNTERS",
+                source,
+            })?,
+            hits: PerCpuArray::try_from(hits).map_err(|source| Error::Map {
+                map: "SERVICE_HITS",
+                source,
+            })?,
             ebpf,
             tables,
             attached: Vec::new(),
@@ -214,7 +234,10 @@ impl DataPlane {
 
     /// The program's counters, added up over all CPUs.
     pub fn counters(&self) -> Result<Counters, Error> {
-        let values = self.counters.get(&0, 0).map_err(|source| Error::Map { map: "COUNTERS", source })?;
+        let values = self.counters.get(&0, 0).map_err(|source| Error::Map {
+            map: "COUNTERS",
+            source,
+        })?;
         let mut total = Counters::default();
         for value in values.iter() {
             total.add(&value.0);
@@ -224,11 +247,16 @@ impl DataPlane {
 
     /// How many queries each CPU answered for a service: A and AAAA, added up.
     pub fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, Error> {
-        let values = self.hits.get(&service.0, 0).map_err(|source| Error::Map { map: "SERVICE_HITS", source })?;
-        Ok(values.iter().fold(ServiceHits::default(), |sum, value| ServiceHits {
-            a: sum.a.wrapping_add(value.0.a),
-            aaaa: sum.aaaa.wrapping_add(value.0.aaaa),
-        }))
+        let values = self.hits.get(&service.0, 0).map_err(|source| Error::Map {
+            map: "SERVICE_HITS",
+            source,
+        })?;
+        Ok(values
+            .iter()
+            .fold(ServiceHits::default(), |sum, value| ServiceHits {
+                a: sum.a.wrapping_add(value.0.a),
+                aaaa: sum.aaaa.wrapping_add(value.0.aaaa),
+            }))
     }
 
     /// The program, for tests that run it without a network.
@@ -252,12 +280,18 @@ pub fn attach_pass(interface: &str) -> Result<Ebpf, Error> {
 }
 
 fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
-    let program = ebpf.program_mut(name).ok_or(Error::Layout { map: name, what: "absence" })?;
+    let program = ebpf.program_mut(name).ok_or(Error::Layout {
+        map: name,
+        what: "absence",
+    })?;
     Ok(program.try_into()?)
 }
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
-    ebpf.take_map(name).ok_or(Error::Layout { map: name, what: "absence" })
+    ebpf.take_map(name).ok_or(Error::Layout {
+        map: name,
+        what: "absence",
+    })
 }
 
 /// The program's log level, from the daemon's own.
@@ -284,11 +318,13 @@ fn program_settings(settings: &Settings, shape: Shape) -> ProgramSettings {
     for address in &settings.listen {
         match address {
             IpAddr::V4(address) if (program.listen_v4_len as usize) < MAX_LISTEN => {
-                program.listen_v4[program.listen_v4_len as usize] = u32::from_ne_bytes(address.octets());
+                program.listen_v4[program.listen_v4_len as usize] =
+                    u32::from_ne_bytes(address.octets());
                 program.listen_v4_len += 1;
             }
             IpAddr::V6(address) if (program.listen_v6_len as usize) < MAX_LISTEN => {
-                program.listen_v6[program.listen_v6_len as usize] = bytemuck::cast(address.octets());
+                program.listen_v6[program.listen_v6_len as usize] =
+                    bytemuck::cast(address.octets());
                 program.listen_v6_len += 1;
             }
             // The configuration holds no more than `MAX_LISTEN` of a family.
@@ -314,7 +350,11 @@ impl Sizes {
         for service in &model.services {
             for family in Family::ALL {
                 match most_addresses(model, service, family) {
-                    AddressAnswer::Records(records) if AddressAnswer::Records(records.clone()).is_small() => small += 1,
+                    AddressAnswer::Records(records)
+                        if AddressAnswer::Records(records.clone()).is_small() =>
+                    {
+                        small += 1
+                    }
                     // A large service may shrink to a small one.
                     AddressAnswer::Records(_) => {
                         small += 1;
@@ -345,18 +385,33 @@ impl Sizes {
 fn most_addresses(model: &Model, service: &crate::model::Service, family: Family) -> AddressAnswer {
     use crate::model::OnAllDown;
     use crate::policy::Weighted;
-    let mut addresses: Vec<Weighted> =
-        service.wan.iter().map(|wan| Weighted { address: wan.address, weight: wan.weight }).collect();
+    let mut addresses: Vec<Weighted> = service
+        .wan
+        .iter()
+        .map(|wan| Weighted {
+            address: wan.address,
+            weight: wan.weight,
+        })
+        .collect();
     addresses.extend(
         service
             .server_ids()
             .map(|id| model.server(id))
-            .map(|server| Weighted { address: server.address, weight: server.weight }),
+            .map(|server| Weighted {
+                address: server.address,
+                weight: server.weight,
+            }),
     );
     if let OnAllDown::Addresses(all_down) = &service.on_all_down
         && all_down.len() > addresses.len()
     {
-        addresses = all_down.iter().map(|a| Weighted { address: *a, weight: crate::wire::WEIGHT_ONE }).collect();
+        addresses = all_down
+            .iter()
+            .map(|a| Weighted {
+                address: *a,
+                weight: crate::wire::WEIGHT_ONE,
+            })
+            .collect();
     }
     AddressAnswer::new(service, &Answer::Addresses(addresses), family)
 }
@@ -364,5 +419,8 @@ fn most_addresses(model: &Model, service: &crate::model::Service, family: Family
 /// Counters by name, in the order of the program's.
 #[must_use]
 pub fn named_counters(counters: &Counters) -> Vec<(&'static str, u64)> {
-    Counter::ALL.iter().map(|counter| (counter.name(), counters.get(*counter))).collect()
+    Counter::ALL
+        .iter()
+        .map(|counter| (counter.name(), counters.get(*counter)))
+        .collect()
 }

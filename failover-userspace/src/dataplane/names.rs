@@ -44,7 +44,10 @@ impl Shape {
                     seed,
                     mask: homes - 1,
                     slots: homes + collided + 1,
-                    long_names: names.filter(|name| name.len() > NameSlot::INLINE).count().max(1) as u32,
+                    long_names: names
+                        .filter(|name| name.len() > NameSlot::INLINE)
+                        .count()
+                        .max(1) as u32,
                 };
             }
             attempt += 1;
@@ -55,7 +58,9 @@ impl Shape {
 /// How many names do not get a home slot; `None` if the seed does not do.
 fn collisions<'a>(names: impl Iterator<Item = &'a Name>, seed: u64, mask: u32) -> Option<u32> {
     let mut places: Vec<(u32, u32)> = names
-        .filter_map(|name| hash(seed, name).map(|hash| (hash.home(mask), hash.tag(name.len() as u8))))
+        .filter_map(|name| {
+            hash(seed, name).map(|hash| (hash.home(mask), hash.tag(name.len() as u8)))
+        })
         .collect();
     places.sort_unstable();
     let mut collided = 0;
@@ -97,13 +102,20 @@ impl Names {
         for index in 0..slots.len() {
             slots.write(index, &NameSlot::FREE);
         }
-        Self { shape, slots, long, next_spare: shape.mask + 1 }
+        Self {
+            shape,
+            slots,
+            long,
+            next_spare: shape.mask + 1,
+        }
     }
 
     /// Adds a name that is visible from generation `born` on.
     pub(super) fn insert(&mut self, name: &Name, target: Target, born: u64) -> Result<(), Error> {
         let octets = name.as_slice();
-        let too_long = || Error::Name { name: name.to_string() };
+        let too_long = || Error::Name {
+            name: name.to_string(),
+        };
         let (words, used) = question::words(octets).ok_or_else(too_long)?;
         let hash = question::hash(self.shape.seed, &words[..used]);
         let mut slot = NameSlot {
@@ -124,7 +136,13 @@ impl Names {
         let mut last = home;
         let first = self.slots.read(home);
         if first.born == NameSlot::FREE.born {
-            self.slots.write(home, &NameSlot { next: first.next, ..slot });
+            self.slots.write(
+                home,
+                &NameSlot {
+                    next: first.next,
+                    ..slot
+                },
+            );
             return Ok(());
         }
         let mut chain = 1;
@@ -133,10 +151,15 @@ impl Names {
             chain += 1;
         }
         if self.next_spare >= self.slots.len() || chain >= MAX_CHAIN {
-            return Err(Error::Full { map: "NAMES", needed: 1, available: 0 });
+            return Err(Error::Full {
+                map: "NAMES",
+                needed: 1,
+                available: 0,
+            });
         }
         self.slots.write(self.next_spare, &slot);
-        self.slots.publish_u32(last, offset_of!(NameSlot, next), self.next_spare);
+        self.slots
+            .publish_u32(last, offset_of!(NameSlot, next), self.next_spare);
         self.next_spare += 1;
         Ok(())
     }
@@ -157,7 +180,9 @@ mod tests {
 
     #[test]
     fn a_shape_has_room_for_every_name() {
-        let names: Vec<Name> = (0..5000).map(|i| name(&format!("host-{i}.service.example.com"))).collect();
+        let names: Vec<Name> = (0..5000)
+            .map(|i| name(&format!("host-{i}.service.example.com")))
+            .collect();
         let shape = Shape::find(names.iter());
         assert_eq!(shape.mask, 8191);
         let collided = collisions(names.iter(), shape.seed, shape.mask).unwrap();

@@ -21,7 +21,13 @@ pub(super) struct Pool<T> {
 
 impl<T: Pod> Pool<T> {
     pub(super) const fn new(name: &'static str, values: Mapped<T>) -> Self {
-        Self { name, values, fresh: 0, free: Vec::new(), retired: VecDeque::new() }
+        Self {
+            name,
+            values,
+            fresh: 0,
+            free: Vec::new(),
+            retired: VecDeque::new(),
+        }
     }
 
     /// Makes sure that `count` slots can be taken, waiting for readers if need be.
@@ -29,7 +35,11 @@ impl<T: Pod> Pool<T> {
         self.reclaim(grace.over());
         while self.available() < count {
             let Some((ticket, _)) = self.retired.front() else {
-                return Err(Error::Full { map: self.name, needed: count, available: self.available() });
+                return Err(Error::Full {
+                    map: self.name,
+                    needed: count,
+                    available: self.available(),
+                });
             };
             grace.wait(*ticket);
             self.reclaim(grace.over());
@@ -59,7 +69,13 @@ impl<T: Pod> Pool<T> {
                 self.fresh += 1;
                 self.fresh - 1
             }
-            None => return Err(Error::Full { map: self.name, needed: 1, available: 0 }),
+            None => {
+                return Err(Error::Full {
+                    map: self.name,
+                    needed: 1,
+                    available: 0,
+                });
+            }
         };
         self.values.write(index, value);
         Ok(index)
@@ -69,7 +85,11 @@ impl<T: Pod> Pool<T> {
     pub(super) fn put_pair(&mut self, values: [&T; 2]) -> Result<u32, Error> {
         let index = self.fresh;
         if index + 2 > self.values.len() {
-            return Err(Error::Full { map: self.name, needed: 2, available: self.available() });
+            return Err(Error::Full {
+                map: self.name,
+                needed: 2,
+                available: self.available(),
+            });
         }
         self.fresh += 2;
         self.values.write(index, values[0]);

@@ -7,9 +7,7 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use failover_common::LAYOUT_VERSION;
-use failover_common::layout::{
-    Cell, LargeAnswer, ServiceSlot, SmallAnswer, State, Tail,
-};
+use failover_common::layout::{Cell, LargeAnswer, ServiceSlot, SmallAnswer, State, Tail};
 
 use super::grace::Grace;
 use super::mapped::Mapped;
@@ -59,11 +57,21 @@ impl SharedAnswers {
 
 impl Tables {
     /// Publishes the names of a model with the answers of all its services, in one step.
-    pub(super) fn publish_all(&mut self, model: &Model, changes: &[Change]) -> Result<Generation, Error> {
+    pub(super) fn publish_all(
+        &mut self,
+        model: &Model,
+        changes: &[Change],
+    ) -> Result<Generation, Error> {
         let generation = self.generation.next();
-        self.state.publish(0, offset_of!(State, layout), u64::from(LAYOUT_VERSION));
+        self.state
+            .publish(0, offset_of!(State, layout), u64::from(LAYOUT_VERSION));
         let mut tails: HashMap<(ZoneId, usize), u32> = HashMap::new();
-        for (service, fqdn) in model.services.iter().zip(0..).flat_map(|(s, i)| s.fqdn.iter().map(move |f| (i, f))) {
+        for (service, fqdn) in model
+            .services
+            .iter()
+            .zip(0..)
+            .flat_map(|(s, i)| s.fqdn.iter().map(move |f| (i, f)))
+        {
             let key = (fqdn.zone, fqdn.name.len());
             let tail = match tails.get(&key) {
                 Some(tail) => *tail,
@@ -73,7 +81,8 @@ impl Tables {
                     tail
                 }
             };
-            self.names.insert(&fqdn.name, Target { service, tail }, generation.0)?;
+            self.names
+                .insert(&fqdn.name, Target { service, tail }, generation.0)?;
         }
         self.publish(changes)
     }
@@ -82,7 +91,8 @@ impl Tables {
         let zone = model.zone(zone);
         let positive = AuthorityTail::positive(zone, name_len);
         let negative = AuthorityTail::negative(zone, name_len);
-        self.tails.put_pair([&positive.encode(), &negative.encode()])
+        self.tails
+            .put_pair([&positive.encode(), &negative.encode()])
     }
 
     /// Publishes changed answers in one step; all others stay as they are.
@@ -95,9 +105,10 @@ impl Tables {
         let mut replaced = Vec::new();
         for change in changes {
             let cells = self.services.read(change.service.0);
-            for (family, answer, cell) in
-                [(Family::V4, &change.a, cells.a), (Family::V6, &change.aaaa, cells.aaaa)]
-            {
+            for (family, answer, cell) in [
+                (Family::V4, &change.a, cells.a),
+                (Family::V6, &change.aaaa, cells.aaaa),
+            ] {
                 let index = self.put_answer(answer, shared, generation)?;
                 let [first, second] = cell.versions;
                 let older = usize::from(second < first);
@@ -112,7 +123,8 @@ impl Tables {
                 }
             }
         }
-        self.state.publish(0, offset_of!(State, generation), generation.0);
+        self.state
+            .publish(0, offset_of!(State, generation), generation.0);
         self.generation = generation;
         let ticket = self.grace.start();
         for index in replaced {
@@ -127,17 +139,33 @@ impl Tables {
 
     /// Room for every answer of a publication, before any of it is written.
     fn reserve(&mut self, changes: &[Change]) -> Result<(), Error> {
-        let answers = || changes.iter().flat_map(|change| [&change.a, &change.aaaa]).filter(|a| is_records(a));
-        self.small.reserve(answers().filter(|a| a.is_small()).count(), &self.grace)?;
-        self.large.reserve(answers().filter(|a| !a.is_small()).count(), &self.grace)
+        let answers = || {
+            changes
+                .iter()
+                .flat_map(|change| [&change.a, &change.aaaa])
+                .filter(|a| is_records(a))
+        };
+        self.small
+            .reserve(answers().filter(|a| a.is_small()).count(), &self.grace)?;
+        self.large
+            .reserve(answers().filter(|a| !a.is_small()).count(), &self.grace)
     }
 
-    fn put_answer(&mut self, answer: &AddressAnswer, shared: SharedAnswers, generation: Generation) -> Result<u32, Error> {
+    fn put_answer(
+        &mut self,
+        answer: &AddressAnswer,
+        shared: SharedAnswers,
+        generation: Generation,
+    ) -> Result<u32, Error> {
         match answer {
             AddressAnswer::NoData => Ok(shared.no_data),
             AddressAnswer::Servfail => Ok(shared.servfail),
-            AddressAnswer::Records(_) if answer.is_small() => self.small.put(&answer.encode(generation.0)),
-            AddressAnswer::Records(_) => Ok(self.large.put(&answer.encode(generation.0))? | Cell::LARGE),
+            AddressAnswer::Records(_) if answer.is_small() => {
+                self.small.put(&answer.encode(generation.0))
+            }
+            AddressAnswer::Records(_) => {
+                Ok(self.large.put(&answer.encode(generation.0))? | Cell::LARGE)
+            }
         }
     }
 
@@ -146,8 +174,12 @@ impl Tables {
             return Ok(shared);
         }
         let shared = SharedAnswers {
-            no_data: self.small.put(&AddressAnswer::NoData.encode(generation.0))?,
-            servfail: self.small.put(&AddressAnswer::Servfail.encode(generation.0))?,
+            no_data: self
+                .small
+                .put(&AddressAnswer::NoData.encode(generation.0))?,
+            servfail: self
+                .small
+                .put(&AddressAnswer::Servfail.encode(generation.0))?,
         };
         self.shared = Some(shared);
         Ok(shared)
@@ -155,7 +187,8 @@ impl Tables {
 
     /// Vouches for the snapshot until `valid_until`, see [`State::valid_until`].
     pub(super) fn beat(&mut self, valid_until: u64) {
-        self.state.publish(0, offset_of!(State, valid_until), valid_until);
+        self.state
+            .publish(0, offset_of!(State, valid_until), valid_until);
     }
 }
 

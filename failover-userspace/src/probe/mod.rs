@@ -1,1 +1,31 @@
-//! Probes.
+//! Probes: executes the model's health tests and watches links.
+//!
+//! [`Schedule`] decides when each probe runs, and knows nothing else. The [`Engine`] asks
+//! it, executes probes over TCP and ICMP, and sends a [`Report`] of each to whoever turns
+//! results into verdicts. The [`LinkWatcher`] does the same for the carrier of interfaces.
+//!
+//! ```text
+//!                     ┌───────────── Engine, one task ────────────┐
+//!  Handle::set_pace ─►│ Schedule ─► executions (tcp, icmp; ≤ slots) │─► Report
+//!                     └───────────────────────────────────────────┘
+//!  rtnetlink ────────► LinkWatcher ─────────────────────────────────► LinkEvent
+//! ```
+//!
+//! Nothing here knows what a result means: no rise, no fall, no verdict.
+
+mod egress;
+mod engine;
+mod failure;
+mod icmp;
+mod limit;
+mod link;
+mod schedule;
+mod tcp;
+#[cfg(test)]
+mod testing;
+mod throttle;
+
+pub use engine::{Engine, Handle, Report};
+pub use failure::Failure;
+pub use link::{Carrier, LinkEvent, LinkWatcher};
+pub use schedule::{Finished, Pace, Schedule, Start};

@@ -11,7 +11,10 @@ fn the_reference_case() {
         return;
     }
     let mut lab = Lab::usual();
-    for query in [Dns::new("www.example.com", A), Dns::plain("www.example.com", A)] {
+    for query in [
+        Dns::new("www.example.com", A),
+        Dns::plain("www.example.com", A),
+    ] {
         let frame = Frame::v4(query.bytes());
         let reply = lab.answer(&frame.bytes());
         let reply = check_reply(&frame, &reply);

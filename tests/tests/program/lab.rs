@@ -8,7 +8,8 @@ use aya::programs::{TestRun, TestRunOptions};
 use bytes::Bytes;
 use failover::dataplane::{Change, DataPlane, Generation, named_counters};
 use failover::model::{
-    Fqdn, Model, Name, NameServer, OnAllDown, Service, ServiceId, Settings, Soa, XdpMode, Zone, ZoneId,
+    Fqdn, Model, Name, NameServer, OnAllDown, Service, ServiceId, Settings, Soa, XdpMode, Zone,
+    ZoneId,
 };
 use failover::policy::{Answer, Weighted};
 use failover::wire::{AddressAnswer, Family};
@@ -48,7 +49,13 @@ pub(crate) fn model() -> Model {
             bpf_dir: "/nonexistent".into(),
             max_stale: None,
         },
-        zones: vec![zone("example.com", &[("ns1.example.com", "198.51.100.130"), ("ns2.example.com", "203.0.113.66")])],
+        zones: vec![zone(
+            "example.com",
+            &[
+                ("ns1.example.com", "198.51.100.130"),
+                ("ns2.example.com", "203.0.113.66"),
+            ],
+        )],
         wans: vec![],
         services: vec![],
         servers: vec![],
@@ -74,7 +81,10 @@ pub(crate) fn zone(apex: &str, servers: &[(&str, &str)]) -> Zone {
         ns_ttl: 900,
         name_servers: servers
             .iter()
-            .map(|(server, address)| NameServer { name: name(server), addresses: vec![(ip(address), 900)] })
+            .map(|(server, address)| NameServer {
+                name: name(server),
+                addresses: vec![(ip(address), 900)],
+            })
             .collect(),
     }
 }
@@ -83,7 +93,12 @@ pub(crate) fn zone(apex: &str, servers: &[(&str, &str)]) -> Zone {
 pub(crate) fn add_service(model: &mut Model, fqdn: &str) -> ServiceId {
     let id = ServiceId(model.services.len() as u32);
     let fqdn = name(fqdn);
-    let zone = model.zones.iter().enumerate().filter(|(_, z)| fqdn.ends_with(&z.name)).max_by_key(|(_, z)| z.name.len());
+    let zone = model
+        .zones
+        .iter()
+        .enumerate()
+        .filter(|(_, z)| fqdn.ends_with(&z.name))
+        .max_by_key(|(_, z)| z.name.len());
     let zone = ZoneId(zone.expect("a zone").0 as u32);
     model.services.push(Service {
         name: format!("service-{}", id.0),
@@ -119,7 +134,11 @@ pub(crate) fn weighted(list: &[(&str, u16)]) -> Answer {
 /// The change that makes `service` answer `answer`.
 pub(crate) fn change(model: &Model, service: ServiceId, answer: &Answer) -> Change {
     let of = |family| AddressAnswer::new(model.service(service), answer, family);
-    Change { service, a: of(Family::V4), aaaa: of(Family::V6) }
+    Change {
+        service,
+        a: of(Family::V4),
+        aaaa: of(Family::V6),
+    }
 }
 
 /// The program with one published snapshot.
@@ -132,9 +151,13 @@ impl Lab {
     /// Loads the program and publishes an answer for each service of the model.
     pub fn new(model: Model, answers: &[Answer]) -> Self {
         assert_eq!(model.services.len(), answers.len());
-        let mut plane = DataPlane::load(&model, Generation(0)).unwrap_or_else(|error| panic!("{error:?}"));
-        let changes: Vec<Change> =
-            answers.iter().zip(0..).map(|(answer, id)| change(&model, ServiceId(id), answer)).collect();
+        let mut plane =
+            DataPlane::load(&model, Generation(0)).unwrap_or_else(|error| panic!("{error:?}"));
+        let changes: Vec<Change> = answers
+            .iter()
+            .zip(0..)
+            .map(|(answer, id)| change(&model, ServiceId(id), answer))
+            .collect();
         plane.publish_all(&model, &changes).expect("publication");
         plane.beat(None);
         Self { plane, model }
@@ -144,7 +167,12 @@ impl Lab {
     pub fn usual() -> Self {
         let mut model = model();
         add_service(&mut model, "www.example.com");
-        let answer = addresses(&["198.51.100.134", "203.0.113.70", "2001:db8::134", "2001:db8:1::70"]);
+        let answer = addresses(&[
+            "198.51.100.134",
+            "203.0.113.70",
+            "2001:db8::134",
+            "2001:db8:1::70",
+        ]);
         Self::new(model, &[answer])
     }
 
@@ -161,7 +189,11 @@ impl Lab {
             .plane
             .program()
             .expect("program")
-            .test_run(TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() })
+            .test_run(TestRunOptions {
+                data_in: Some(packet),
+                data_out: Some(&mut out),
+                ..TestRunOptions::new()
+            })
             .expect("test run");
         out.truncate(result.data_size_out as usize);
         (result.return_value, out)
@@ -176,13 +208,20 @@ impl Lab {
 
     /// The counters that are not zero.
     pub fn last_reason(&self) -> Vec<(&'static str, u64)> {
-        named_counters(&self.plane.counters().expect("counters")).into_iter().filter(|(_, n)| *n > 0).collect()
+        named_counters(&self.plane.counters().expect("counters"))
+            .into_iter()
+            .filter(|(_, n)| *n > 0)
+            .collect()
     }
 
     /// One counter by name.
     pub fn counter(&self, name: &str) -> u64 {
         let counters = named_counters(&self.plane.counters().expect("counters"));
-        counters.iter().find(|(n, _)| *n == name).unwrap_or_else(|| panic!("no counter {name}")).1
+        counters
+            .iter()
+            .find(|(n, _)| *n == name)
+            .unwrap_or_else(|| panic!("no counter {name}"))
+            .1
     }
 }
 

@@ -38,7 +38,15 @@ pub(crate) struct Opt {
 
 impl Opt {
     pub fn new(size: u16) -> Self {
-        Self { owner: vec![0], rtype: 41, size, version: 0, flags: 0, options: vec![], length_error: 0 }
+        Self {
+            owner: vec![0],
+            rtype: 41,
+            size,
+            version: 0,
+            flags: 0,
+            options: vec![],
+            length_error: 0,
+        }
     }
 }
 
@@ -70,7 +78,11 @@ impl Dns {
 
     /// The same without EDNS.
     pub fn plain(qname: &str, qtype: u16) -> Self {
-        Self { counts: [1, 0, 0, 0], edns: None, ..Self::new(qname, qtype) }
+        Self {
+            counts: [1, 0, 0, 0],
+            edns: None,
+            ..Self::new(qname, qtype)
+        }
     }
 
     pub fn with_options(mut self, options: &[u8]) -> Self {
@@ -194,7 +206,9 @@ impl Frame {
     fn v4_header(&self, source: Ipv4Addr, destination: Ipv4Addr, payload_len: usize) -> Vec<u8> {
         let header_len = 20 + self.ip_options.len();
         let mut header = vec![0x40 | (header_len / 4) as u8, 0x10];
-        header.extend(((header_len + payload_len) as i32 + self.ip_length_error).to_be_bytes()[2..].iter());
+        header.extend(
+            ((header_len + payload_len) as i32 + self.ip_length_error).to_be_bytes()[2..].iter(),
+        );
         header.extend([0x12, 0x34]);
         header.extend(self.fragment.to_be_bytes());
         header.extend([61, self.protocol, 0, 0]);
@@ -265,8 +279,16 @@ pub(crate) fn check_reply(query: &Frame, reply: &[u8]) -> Reply {
     let udp_at = match query.source {
         IpAddr::V4(_) => {
             let header = &reply[l2..l2 + 20];
-            assert_eq!(header[0..2], sent[l2..l2 + 2], "version, length, type of service");
-            assert_eq!(usize::from(u16::from_be_bytes([header[2], header[3]])), reply.len() - l2, "total length");
+            assert_eq!(
+                header[0..2],
+                sent[l2..l2 + 2],
+                "version, length, type of service"
+            );
+            assert_eq!(
+                usize::from(u16::from_be_bytes([header[2], header[3]])),
+                reply.len() - l2,
+                "total length"
+            );
             assert_eq!(header[4..8], sent[l2 + 4..l2 + 8], "id and fragment");
             assert_eq!(header[8..10], [64, 17], "TTL and protocol");
             assert_eq!(sum(&[], header), 0xffff, "header checksum");
@@ -277,7 +299,11 @@ pub(crate) fn check_reply(query: &Frame, reply: &[u8]) -> Reply {
         IpAddr::V6(_) => {
             let header = &reply[l2..l2 + 40];
             assert_eq!(header[0..4], sent[l2..l2 + 4], "version, class, flow");
-            assert_eq!(usize::from(u16::from_be_bytes([header[4], header[5]])), reply.len() - l2 - 40, "payload length");
+            assert_eq!(
+                usize::from(u16::from_be_bytes([header[4], header[5]])),
+                reply.len() - l2 - 40,
+                "payload length"
+            );
             assert_eq!(header[6..8], [17, 64], "next header and hop limit");
             assert_eq!(header[8..24], sent[l2 + 24..l2 + 40], "source");
             assert_eq!(header[24..40], sent[l2 + 8..l2 + 24], "destination");
@@ -287,17 +313,35 @@ pub(crate) fn check_reply(query: &Frame, reply: &[u8]) -> Reply {
     let udp = &reply[udp_at..];
     assert_eq!(udp[0..2], query.ports[1].to_be_bytes(), "source port");
     assert_eq!(udp[2..4], query.ports[0].to_be_bytes(), "destination port");
-    assert_eq!(usize::from(u16::from_be_bytes([udp[4], udp[5]])), udp.len(), "UDP length");
+    assert_eq!(
+        usize::from(u16::from_be_bytes([udp[4], udp[5]])),
+        udp.len(),
+        "UDP length"
+    );
     assert_ne!(udp[6..8], [0, 0], "UDP checksum present");
-    assert_eq!(sum(&pseudo_header(query.destination, query.source, udp), udp), 0xffff, "UDP checksum");
+    assert_eq!(
+        sum(&pseudo_header(query.destination, query.source, udp), udp),
+        0xffff,
+        "UDP checksum"
+    );
     take_apart(&query.payload, &udp[8..])
 }
 
 /// Checks what every reply shares with its query, and parses it.
 pub(crate) fn take_apart(query: &[u8], message: &[u8]) -> Reply {
     assert_eq!(message[0..2], query[0..2], "id");
-    let question_end = 12 + query[12..].iter().position(|octet| *octet == 0).expect("a name") + 1 + 4;
-    assert_eq!(message[12..question_end], query[12..question_end], "question, in its own case");
+    let question_end = 12
+        + query[12..]
+            .iter()
+            .position(|octet| *octet == 0)
+            .expect("a name")
+        + 1
+        + 4;
+    assert_eq!(
+        message[12..question_end],
+        query[12..question_end],
+        "question, in its own case"
+    );
     let flags = u16::from_be_bytes([message[2], message[3]]);
     let parsed = Message::from_octets(message.to_vec()).expect("a message");
     assert_eq!(parsed.header_counts().qdcount(), 1);
@@ -312,7 +356,10 @@ pub(crate) fn take_apart(query: &[u8], message: &[u8]) -> Reply {
     for record in parsed.additional().expect("additional section") {
         let record = record.expect("an additional record");
         if record.rtype() == Rtype::OPT {
-            let opt = record.to_record::<domain::base::opt::Opt<_>>().expect("OPT").expect("OPT");
+            let opt = record
+                .to_record::<domain::base::opt::Opt<_>>()
+                .expect("OPT")
+                .expect("OPT");
             assert!(record.owner().is_root() && reply.opt.is_none());
             reply.opt = Some(ReplyOpt {
                 size: record.class().to_int(),
@@ -329,7 +376,10 @@ pub(crate) fn take_apart(query: &[u8], message: &[u8]) -> Reply {
 }
 
 fn section<'a>(section: &domain::base::message::RecordSection<'a, Vec<u8>>) -> Vec<String> {
-    section.clone().map(|record| text(&record.expect("a record"))).collect()
+    section
+        .clone()
+        .map(|record| text(&record.expect("a record")))
+        .collect()
 }
 
 fn text(record: &domain::base::ParsedRecord<'_, Vec<u8>>) -> String {
@@ -355,4 +405,3 @@ pub(crate) fn library_query(qname: &str, qtype: Rtype) -> Vec<u8> {
     builder.push((name, qtype)).expect("room");
     builder.finish()
 }
-

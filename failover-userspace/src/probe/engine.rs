@@ -1,0 +1,407 @@
+//! The shell around [`Schedule`]: executes probes when they are due.
+//!
+//! It has a thread and a single-threaded runtime of its own, so that nothing else in the
+//! daemon makes probes late, and because the hand-offs between the workers of a
+//! multi-threaded runtime cost as much as the probes themselves.
+
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Sleep, sleep_until, timeout};
+use tracing::{trace, warn};
+
+use super::schedule::{Finished, Pace, Schedule, Start};
+use super::throttle::Throttle;
+use super::{Failure, icmp, limit, tcp};
+use crate::model::{Probe, ProbeId, ProbeTarget};
+
+/// Starts between two looks at what has happened meanwhile.
+const BURST: usize = 64;
+
+/// Least time between two looks at what is due. With many probes, several start and end per
+/// wake-up, which costs far less; few ones are hardly ever due this close to each other.
+const TICK: Duration = Duration::from_millis(4);
+
+/// Trouble of this host's own is logged once per period.
+const WARN_PERIOD: Duration = Duration::from_secs(10);
+
+/// One execution of a probe.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Which probe.
+    pub probe: ProbeId,
+    /// When it began.
+    pub started: Instant,
+    /// How much later than it was due; includes the wait for a free socket.
+    pub late: Duration,
+    /// How long the target took to answer, or why there was no answer.
+    pub outcome: Result<Duration, Failure>,
+}
+
+/// Executes probes; see [`Engine::start`].
+#[derive(Debug)]
+pub struct Engine {
+    probes: Arc<[Probe]>,
+    schedule: Schedule,
+    /// How many sockets there may be at once.
+    slots: usize,
+    commands: mpsc::UnboundedReceiver<(ProbeId, Pace)>,
+    reports: mpsc::Sender<Report>,
+    local_trouble: Throttle,
+}
+
+/// Steers a running [`Engine`]; dropping it ends the engine.
+#[derive(Debug)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<(ProbeId, Pace)>,
+    /// Dropping it ends the engine.
+    alive: oneshot::Sender<()>,
+    /// Closed when the engine has ended.
+    ended: oneshot::Receiver<()>,
+}
+
+impl Handle {
+    /// Changes how often a probe runs, from its last start on; returns at once.
+    ///
+    /// The outcome of a probe that is paused while it runs is not reported, but a report
+    /// already sent may still wait in the channel.
+    pub fn set_pace(&self, probe: ProbeId, pace: Pace) {
+        // Fails only after the engine has ended, which the reports' receiver sees.
+        let _ = self.commands.send((probe, pace));
+    }
+
+    /// Ends the engine and all its executions; returns when their sockets are closed.
+    pub async fn shutdown(self) {
+        let Self {
+            commands,
+            alive,
+            ended,
+        } = self;
+        drop((commands, alive));
+        // Never sent to: it is closed.
+        let _ = ended.await;
+    }
+}
+
+impl Engine {
+    /// Starts to execute `probes`, whose ids are their indices, and to send what comes of it.
+    ///
+    /// The first execution of each comes at once (0.1 ms apart), the later ones are spread over
+    /// the probe's interval. They leave through the network namespace of the calling thread.
+    /// While `reports` is full the engine waits, and probes get late: give it room for half a
+    /// second of reports. It is closed when the engine has ended, for whatever reason.
+    ///
+    /// Raises the process's soft limit of open files to the hard one.
+    ///
+    /// # Errors
+    ///
+    /// If there is no thread or no file descriptor to be had for it.
+    pub fn start(probes: &[Probe], reports: mpsc::Sender<Report>) -> io::Result<Handle> {
+        Self::start_with(probes, |_| Pace::Normal, reports)
+    }
+
+    /// [`Self::start`] with another pace than the normal one for some of the probes, from the
+    /// beginning on: a probe that is [`Pace::Paused`] is not executed even once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(
+        probes: &[Probe],
+        pace: impl Fn(ProbeId) -> Pace,
+        reports: mpsc::Sender<Report>,
+    ) -> io::Result<Handle> {
+        Self::start_limited(probes, pace, reports, limit::sockets())
+    }
+
+    fn start_limited(
+        probes: &[Probe],
+        pace: impl Fn(ProbeId) -> Pace,
+        reports: mpsc::Sender<Report>,
+        slots: usize,
+    ) -> io::Result<Handle> {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(probes.iter().map(|probe| probe.timing), now);
+        for probe in (0..).map(ProbeId).take(probes.len()) {
+            schedule.set_pace(probe, pace(probe), now);
+        }
+        let (sender, commands) = mpsc::unbounded_channel();
+        let engine = Self {
+            probes: probes.into(),
+            schedule,
+            slots,
+            commands,
+            reports,
+            local_trouble: Throttle::new(WARN_PERIOD),
+        };
+        let (built, outcome) = std::sync::mpsc::channel();
+        let (alive, dropped) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        thread::Builder::new()
+            .name("probes".to_owned())
+            .spawn(move || {
+                // Dropped last, when the runtime and all sockets are gone.
+                let _ending: oneshot::Sender<()> = ending;
+                // Built here, as dropping a runtime on the caller's thread could panic.
+                let runtime = runtime::Builder::new_current_thread().enable_all().build();
+                let (runtime, result) = match runtime {
+                    Ok(runtime) => (Some(runtime), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                let _ = built.send(result);
+                let Some(runtime) = runtime else { return };
+                runtime.block_on(async {
+                    tokio::select! {
+                        _ = dropped => {}
+                        () = engine.run() => {}
+                    }
+                });
+                drop(runtime);
+            })?;
+        outcome.recv().map_err(io::Error::other)??;
+        Ok(Handle {
+            commands: sender,
+            alive,
+            ended,
+        })
+    }
+
+    /// Runs until the handle or the receiver of the reports is gone.
+    async fn run(mut self) {
+        let mut running = FuturesUnordered::new();
+        let mut look_again = Instant::now();
+        let mut timer = pin!(sleep_until(look_again.into()));
+        loop {
+            let now = Instant::now();
+            let most = self.slots.min(running.len() + BURST);
+            let look = now >= look_again;
+            while look
+                && running.len() < most
+                && let Some(start) = self.schedule.start(now)
+            {
+                running.push(execute(Arc::clone(&self.probes), start));
+                look_again = now + TICK;
+            }
+            let slot_is_free = running.len() < self.slots;
+            let next = self.schedule.next_due().filter(|_| slot_is_free);
+            if let Some(next) = next {
+                set(timer.as_mut(), next.max(look_again));
+            }
+            tokio::select! {
+                biased;
+                command = self.commands.recv() => match command {
+                    Some((probe, pace)) => self.schedule.set_pace(probe, pace, Instant::now()),
+                    None => return,
+                },
+                Some(report) = running.next() => {
+                    let finished = self.schedule.finish(report.probe, Instant::now());
+                    self.log(&report);
+                    if finished == Finished::Report && self.reports.send(report).await.is_err() {
+                        return;
+                    }
+                }
+                () = self.reports.closed() => return,
+                () = &mut timer, if next.is_some() => {}
+            }
+        }
+    }
+
+    fn log(&mut self, report: &Report) {
+        let probe = &self.probes[report.probe.index()];
+        match &report.outcome {
+            Ok(rtt) => trace!(target = %probe.target, ?rtt, late = ?report.late, "probe"),
+            Err(failure) => {
+                trace!(target = %probe.target, %failure, late = ?report.late, "probe");
+                if let Failure::Local(error) = failure
+                    && let Some(suppressed) = self.local_trouble.admit(Instant::now())
+                {
+                    warn!(target = %probe.target, %error, suppressed, "cannot probe");
+                }
+            }
+        }
+    }
+}
+
+fn set(timer: Pin<&mut Sleep>, deadline: Instant) {
+    if timer.deadline() != deadline.into() {
+        timer.reset(deadline.into());
+    }
+}
+
+async fn execute(probes: Arc<[Probe]>, Start { probe, due }: Start) -> Report {
+    let Probe {
+        target,
+        egress,
+        timing,
+    } = &probes[probe.index()];
+    let started = Instant::now();
+    let outcome = match *target {
+        ProbeTarget::Tcp(address) => within(timing.timeout, tcp::probe(address, egress)).await,
+        ProbeTarget::Icmp(address) => within(timing.timeout, icmp::probe(address, egress)).await,
+    };
+    Report {
+        probe,
+        started,
+        late: started.saturating_duration_since(due),
+        outcome,
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    probe: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    timeout(limit, probe)
+        .await
+        .unwrap_or(Err(Failure::TimedOut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Egress, Timing};
+    use crate::probe::testing::BlackHole;
+    use std::collections::HashMap;
+    use std::net::{Ipv4Addr, SocketAddr};
+    use tokio::net::TcpListener;
+
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const FASTINTER: Duration = Duration::from_millis(20);
+
+    fn tcp(address: SocketAddr) -> Probe {
+        let timing = Timing {
+            interval: INTERVAL,
+            fastinter: FASTINTER,
+            timeout: Duration::from_millis(60),
+            rise: 2,
+            fall: 3,
+        };
+        Probe {
+            target: ProbeTarget::Tcp(address),
+            egress: Egress::default(),
+            timing,
+        }
+    }
+
+    /// A listener that accepts for ever, and its address.
+    async fn listener() -> SocketAddr {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        address
+    }
+
+    /// An address that refuses.
+    async fn refusing() -> SocketAddr {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .await
+            .unwrap()
+            .local_addr()
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_target_has_its_outcome_every_interval() {
+        let hole = BlackHole::new();
+        let probes = [
+            tcp(listener().await),
+            tcp(refusing().await),
+            tcp(hole.address()),
+        ];
+        let (sender, mut reports) = mpsc::channel(16);
+        let handle = Engine::start(&probes, sender).unwrap();
+        let mut starts: HashMap<ProbeId, Vec<Instant>> = HashMap::new();
+        while starts.len() < 3 || starts.values().any(|starts| starts.len() < 6) {
+            let report = reports.recv().await.unwrap();
+            starts.entry(report.probe).or_default().push(report.started);
+            match report.probe.0 {
+                0 => assert!(report.outcome.is_ok(), "{report:?}"),
+                1 => assert_eq!(report.outcome, Err(Failure::Refused)),
+                _ => assert_eq!(report.outcome, Err(Failure::TimedOut)),
+            }
+        }
+        for starts in starts.values() {
+            let gaps = starts.windows(2).map(|pair| pair[1] - pair[0]);
+            assert!(gaps.min().unwrap() >= INTERVAL / 4, "{starts:?}");
+        }
+        handle.shutdown().await;
+        assert!(reports.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn pace() {
+        let probes = [
+            tcp(listener().await),
+            tcp(listener().await),
+            tcp(listener().await),
+        ];
+        let (sender, mut reports) = mpsc::channel(16);
+        let paused = |probe| {
+            if probe == ProbeId(2) {
+                Pace::Paused
+            } else {
+                Pace::Normal
+            }
+        };
+        let handle = Engine::start_with(&probes, paused, sender).unwrap();
+        handle.set_pace(ProbeId(1), Pace::Fast);
+        let mut counts = [0; 3];
+        while counts[0] < 4 {
+            counts[reports.recv().await.unwrap().probe.index()] += 1;
+        }
+        assert!(counts[1] > counts[0], "{counts:?}");
+        assert_eq!(counts[2], 0);
+        handle.set_pace(ProbeId(2), Pace::Normal);
+        while reports.recv().await.unwrap().probe != ProbeId(2) {}
+    }
+
+    #[tokio::test]
+    async fn sockets_are_bounded_and_waiting_is_lateness() {
+        let hole = BlackHole::new();
+        let probes = [
+            tcp(hole.address()),
+            tcp(hole.address()),
+            tcp(listener().await),
+        ];
+        let (sender, mut reports) = mpsc::channel(16);
+        let _handle = Engine::start_limited(&probes, |_| Pace::Normal, sender, 1).unwrap();
+        let mut order = Vec::new();
+        for _ in 0..3 {
+            order.push(reports.recv().await.unwrap());
+        }
+        assert_eq!(
+            order
+                .iter()
+                .map(|report| report.probe.0)
+                .collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
+        assert!(order[2].outcome.is_ok(), "{:?}", order[2]);
+        assert!(
+            order[2].late >= Duration::from_millis(110),
+            "{:?}",
+            order[2]
+        );
+    }
+
+    #[tokio::test]
+    async fn ends_with_its_handle_or_its_receiver() {
+        let probes = [tcp(refusing().await)];
+        let (sender, mut reports) = mpsc::channel(1);
+        drop(Engine::start(&probes, sender).unwrap());
+        while reports.recv().await.is_some() {}
+
+        let (sender, reports) = mpsc::channel(1);
+        let handle = Engine::start(&[], sender).unwrap();
+        drop(reports);
+        handle.ended.await.unwrap_err();
+    }
+}

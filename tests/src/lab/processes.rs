@@ -1,0 +1,134 @@
+//! The processes of a lab, each recorded in a file so that any process can stop it.
+//!
+//! A process is only ever signalled while it is inside the lab's namespace that it was started
+//! in: an id that the kernel has given to somebody else is left alone.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use serde::{Deserialize, Serialize};
+
+use super::{Handle, Host};
+
+/// How long a process may take to stop before it is killed.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// When a process started, in clock ticks since boot; with its id it names it for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct StartTime(u64);
+
+/// When the process started; `None` when there is no such process.
+pub(super) fn start_time(pid: u32) -> Option<StartTime> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses, and may contain anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields
+        .split_whitespace()
+        .nth(19)?
+        .parse()
+        .ok()
+        .map(StartTime)
+}
+
+/// How a process is stopped.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// By SIGTERM, and SIGKILL when that does not help.
+    Politely,
+    /// By SIGKILL.
+    Kill,
+}
+
+/// Starts a program on a host. Its output goes to a log unless the command says otherwise.
+///
+/// It gets a process group of its own, so that Ctrl-C reaches only us and the end is orderly.
+pub(super) fn start(lab: &Handle, name: &str, host: Host, command: &mut Command) -> Result<Child> {
+    use std::os::unix::process::CommandExt as _;
+    let log = lab.dir().join("logs").join(name);
+    let log = File::options().create(true).append(true).open(log)?;
+    command.stdout(log.try_clone()?).stderr(log);
+    spawn(
+        lab,
+        name,
+        host,
+        command.stdin(Stdio::null()).process_group(0),
+    )
+}
+
+/// Starts a program on a host, its output as the command says.
+pub(super) fn spawn(lab: &Handle, name: &str, host: Host, command: &mut Command) -> Result<Child> {
+    let child = lab.netns(host).spawn(command)?;
+    fs::write(file(lab, name), format!("{} {host}", child.id()))?;
+    Ok(child)
+}
+
+/// The id of a process of the lab, if it runs.
+pub(super) fn running(lab: &Handle, name: &str) -> Option<u32> {
+    let record = fs::read_to_string(file(lab, name)).ok()?;
+    let (pid, host) = record.split_once(' ')?;
+    let pid = pid.parse().ok()?;
+    lab.netns(host.parse().ok()?).contains(pid).then_some(pid)
+}
+
+/// Stops a process of the lab and waits for its end; returns whether it ran.
+pub(super) fn stop(lab: &Handle, name: &str, how: Stop) -> Result<bool> {
+    let ran = match running(lab, name) {
+        Some(pid) => {
+            let kind = if how == Stop::Kill {
+                Signal::KILL
+            } else {
+                Signal::TERM
+            };
+            if !signal_and_wait(lab, name, pid, kind)?
+                && !signal_and_wait(lab, name, pid, Signal::KILL)?
+            {
+                bail!("{name} (process {pid}) does not end");
+            }
+            true
+        }
+        None => false,
+    };
+    fs::remove_file(file(lab, name)).ok();
+    Ok(ran)
+}
+
+/// The names of all recorded processes.
+pub(super) fn names(lab: &Handle) -> Vec<String> {
+    let entries = fs::read_dir(lab.dir().join("processes"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect()
+}
+
+/// Whether the process was gone in time.
+fn signal_and_wait(lab: &Handle, name: &str, pid: u32, signal: Signal) -> Result<bool> {
+    let id = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .context("not a process id")?;
+    // It may have ended by itself a moment ago.
+    kill_process(id, signal).ok();
+    let deadline = Instant::now() + PATIENCE;
+    while running(lab, name) == Some(pid) {
+        if Instant::now() > deadline {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    // Where it is a child of ours, leave no zombie behind.
+    waitpid(Some(id), WaitOptions::NOHANG).ok();
+    Ok(true)
+}
+
+fn file(lab: &Handle, name: &str) -> PathBuf {
+    lab.dir().join("processes").join(name)
+}

@@ -1,0 +1,133 @@
+//! The lab itself: what it promises to the tests that use it.
+
+use std::ffi::OsString;
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::Result;
+use failover_tests::lab::{Host, Lab, LinkState, Purpose, Server, Wan};
+use failover_tests::privileged;
+
+/// Connecting from a host of the lab.
+fn connect(lab: &Lab, from: Host, to: &str) -> Result<Result<(), ErrorKind>> {
+    let to: SocketAddr = to.parse()?;
+    lab.netns(from).enter(|| {
+        let connected = TcpStream::connect_timeout(&to, Duration::from_millis(500));
+        Ok(connected.map(drop).map_err(|error| error.kind()))
+    })
+}
+
+fn start() -> Result<Lab> {
+    let serve = vec![OsString::from(env!("CARGO_BIN_EXE_lab-serve"))];
+    Lab::start(Purpose::Test, serve, &[])
+}
+
+#[test]
+fn servers_answer_refuse_and_vanish() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = start()?;
+    for to in [
+        "192.168.10.10:80",
+        "192.168.10.11:80",
+        "192.0.2.200:80",
+        "192.0.2.53:53",
+        "192.0.2.54:53",
+        "[2001:db8:10::10]:80",
+        "[2001:db8:10::11]:80",
+        "[2001:db8:200::200]:80",
+    ] {
+        assert_eq!(connect(&lab, Host::Ns, to)?, Ok(()), "{to}");
+    }
+
+    lab.kill(Server::WebA)?;
+    assert_eq!(
+        connect(&lab, Host::Ns, "192.168.10.10:80")?,
+        Err(ErrorKind::ConnectionRefused)
+    );
+    assert_eq!(connect(&lab, Host::Ns, "192.168.10.11:80")?, Ok(()));
+    lab.revive(Server::WebA)?;
+    assert_eq!(connect(&lab, Host::Ns, "192.168.10.10:80")?, Ok(()));
+
+    lab.black_hole(Server::WebA)?;
+    assert_eq!(
+        connect(&lab, Host::Ns, "192.168.10.10:80")?,
+        Err(ErrorKind::TimedOut)
+    );
+    lab.revive(Server::WebA)?;
+    assert_eq!(connect(&lab, Host::Ns, "192.168.10.10:80")?, Ok(()));
+    Ok(())
+}
+
+/// With both WAN links down the name server and the offsite server are still reached, by the
+/// third way.
+#[test]
+fn the_third_way() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = start()?;
+    // Nothing listens there: being refused proves the way there and back.
+    let refused = Err(ErrorKind::ConnectionRefused);
+    let ways = [
+        "198.51.100.130:9",
+        "203.0.113.66:9",
+        "[2001:db8:1::130]:9",
+        "[2001:db8:2::66]:9",
+    ];
+    for way in ways {
+        assert_eq!(
+            connect(&lab, Host::Client, way)?,
+            refused,
+            "{way} with all links up"
+        );
+    }
+    for wan in [Wan::Wan1, Wan::Wan2] {
+        lab.set_link(wan, LinkState::Down)?;
+    }
+    for way in ways {
+        assert_eq!(
+            connect(&lab, Host::Client, way)?,
+            refused,
+            "{way} by the third way"
+        );
+    }
+    assert_eq!(connect(&lab, Host::Ns, "192.0.2.200:80")?, Ok(()));
+    assert_eq!(connect(&lab, Host::Ns, "[2001:db8:200::200]:80")?, Ok(()));
+    for wan in [Wan::Wan1, Wan::Wan2] {
+        lab.set_link(wan, LinkState::Up)?;
+    }
+    for way in ways {
+        assert_eq!(
+            connect(&lab, Host::Client, way)?,
+            refused,
+            "{way} with the links back"
+        );
+    }
+
+    lab.set_link(Wan::Wan1, LinkState::BlackHole)?;
+    assert_eq!(
+        connect(&lab, Host::Client, ways[0])?,
+        Err(ErrorKind::TimedOut)
+    );
+    assert_eq!(connect(&lab, Host::Client, ways[1])?, refused);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_left_behind() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let lab = start()?;
+    let (dir, netns) = (
+        lab.dir().to_owned(),
+        Host::ALL.map(|host| lab.netns(host).path()),
+    );
+    assert!(dir.exists() && netns.iter().all(|path| path.exists()));
+    drop(lab);
+    assert!(!dir.exists() && netns.iter().all(|path| !path.exists()));
+    Ok(())
+}

@@ -1,0 +1,33 @@
+//! `cargo xtask ci`: the quick checks first, the tests last, so that the test runner has the
+//! last word.
+
+use anyhow::Result;
+use failover_tests::command;
+
+use crate::cargo::cargo;
+use crate::setup::{self, Need};
+use crate::test::{self, Privileged};
+
+/// Runs everything; stops at the first failure.
+pub(crate) fn ci(privileged: Privileged) -> Result<()> {
+    setup::ensure(&[Need::Build, Need::Lab, Need::Ci])?;
+    command::run(cargo().args(["fmt", "--all", "--check"]))?;
+    command::run(cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
+    // The XDP program has neither std nor unwinding, so it has a profile to itself.
+    command::run(cargo().args([
+        "clippy",
+        "--package",
+        "failover-ebpf",
+        "--config",
+        "profile.dev.panic=\"abort\"",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    command::run(
+        cargo()
+            .args(["doc", "--no-deps"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    test::test(privileged)
+}

@@ -1,0 +1,89 @@
+//! `cargo xtask setup`: what a build, the tests, the lab and the benchmark need.
+//!
+//! Looks first, and installs only what is missing; says what it does and why. What it cannot do
+//! itself it leaves to the user, with the command to run.
+
+mod bpf;
+mod packages;
+
+use anyhow::{Context as _, Result};
+use failover_tests::command;
+
+use crate::cargo::cargo;
+
+/// What things are needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// `cargo build`, the BPF toolchain included.
+    Build,
+    /// The lab and the tests that need root.
+    Lab,
+    /// Comparing with other name servers.
+    Bench,
+    /// Format and lints.
+    Ci,
+}
+
+/// What was done so far.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Whether anything had to be done.
+    acted: bool,
+    /// Whether the package lists are fresh.
+    updated: bool,
+}
+
+impl Progress {
+    /// Says what is about to be done and why.
+    fn step(&mut self, what: &str, why: &str) {
+        self.acted = true;
+        println!("setup: {what} ({why})");
+    }
+}
+
+/// Sets everything up and says how that ended.
+pub(crate) fn setup(needs: &[Need]) -> Result<()> {
+    if ensure(needs)?.acted {
+        println!("setup: done");
+    } else {
+        println!("setup: everything is there already, nothing to do");
+    }
+    if let Some(toolchain) = bpf::in_use() {
+        println!("setup: the XDP program is compiled with {toolchain}");
+    }
+    Ok(())
+}
+
+/// What [`ensure`] did.
+pub(crate) struct Outcome {
+    acted: bool,
+}
+
+/// Sets up what is missing; silent where that is nothing.
+pub(crate) fn ensure(needs: &[Need]) -> Result<Outcome> {
+    let mut progress = Progress::default();
+    packages::ensure_programs(&mut progress, needs)?;
+    if needs.contains(&Need::Build) {
+        bpf::ensure(&mut progress)?;
+    }
+    if needs.contains(&Need::Ci) {
+        ensure_component(&mut progress, "fmt", "rustfmt")?;
+        ensure_component(&mut progress, "clippy", "clippy")?;
+    }
+    Ok(Outcome {
+        acted: progress.acted,
+    })
+}
+
+fn ensure_component(progress: &mut Progress, subcommand: &str, component: &str) -> Result<()> {
+    if command::output(cargo().args([subcommand, "--version"])).is_ok() {
+        return Ok(());
+    }
+    progress.step(
+        &format!("rustup component add {component}"),
+        "for cargo xtask ci",
+    );
+    command::run(command::command("rustup").args(["component", "add", component])).with_context(
+        || format!("install {component} for your Rust toolchain, then run this again"),
+    )
+}

@@ -1,0 +1,186 @@
+//! Programs from the distribution's packages.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use failover_tests::command;
+
+use super::{Need, Progress};
+use crate::privilege;
+
+/// A program that has to be there.
+struct Program {
+    name: &'static str,
+    /// The Debian package that it is in.
+    package: &'static str,
+    need: Need,
+    why: &'static str,
+}
+
+const fn program(
+    name: &'static str,
+    package: &'static str,
+    need: Need,
+    why: &'static str,
+) -> Program {
+    Program {
+        name,
+        package,
+        need,
+        why,
+    }
+}
+
+const PROGRAMS: &[Program] = &[
+    program("cc", "build-essential", Need::Build, "links Rust programs"),
+    program(
+        "ip",
+        "iproute2",
+        Need::Lab,
+        "makes the lab's namespaces and links",
+    ),
+    program(
+        "nsenter",
+        "util-linux",
+        Need::Lab,
+        "runs commands on the lab's hosts",
+    ),
+    program(
+        "dig",
+        "bind9-dnsutils",
+        Need::Lab,
+        "asks, in the lab and in tests",
+    ),
+    program(
+        "dnsperf",
+        "dnsperf",
+        Need::Lab,
+        "asks fast, in the lab and in tests",
+    ),
+    program("bpftool", "bpftool", Need::Lab, "shows programs and maps"),
+    program("knotd", "knot", Need::Bench, "a server to compare with"),
+    program(
+        "kxdpgun",
+        "knot-dnsutils",
+        Need::Bench,
+        "asks faster than dnsperf can",
+    ),
+    program("nsd", "nsd", Need::Bench, "a server to compare with"),
+    program("gdnsd", "gdnsd", Need::Bench, "a server to compare with"),
+];
+
+/// Installs the packages of programs that are missing.
+pub(super) fn ensure_programs(progress: &mut Progress, needs: &[Need]) -> Result<()> {
+    let missing: Vec<_> = PROGRAMS
+        .iter()
+        .filter(|program| needs.contains(&program.need))
+        .filter(|program| command::find(program.name).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    if !has_apt() {
+        let lines = missing
+            .iter()
+            .map(|p| format!("    {:<10} {}", p.name, p.why));
+        bail!(
+            "these programs are missing; install them with your package manager, then run this \
+             again:\n{}",
+            lines.collect::<Vec<_>>().join("\n")
+        );
+    }
+    let packages: Vec<_> = missing.iter().map(|program| program.package).collect();
+    let why = missing
+        .iter()
+        .map(|program| format!("{}: {}", program.name, program.why));
+    let why = why.collect::<Vec<_>>().join("; ");
+    let _quiet = missing
+        .iter()
+        .any(|p| p.need == Need::Bench)
+        .then(NoServices::declare);
+    install(progress, &packages, &why)
+}
+
+/// Whether packages come by apt.
+pub(super) fn has_apt() -> bool {
+    command::find("apt-get").is_some()
+}
+
+/// Whether apt knows every one of the packages; asks for fresh lists first.
+pub(super) fn available(progress: &mut Progress, packages: &[&str]) -> Result<bool> {
+    if !has_apt() {
+        return Ok(false);
+    }
+    let known = || {
+        let mut show = command::command("apt-cache");
+        // Fails when one of the packages is unknown.
+        command::output(show.args(["show", "--no-all-versions"]).args(packages)).is_ok()
+    };
+    if known() {
+        return Ok(true);
+    }
+    update(progress)?;
+    Ok(known())
+}
+
+/// Installs packages.
+pub(super) fn install(progress: &mut Progress, packages: &[&str], why: &str) -> Result<()> {
+    let by_hand = || {
+        let packages = packages.join(" ");
+        format!(
+            "run this as root, then this command again:\n    \
+             apt-get update && apt-get install -y --no-install-recommends {packages}"
+        )
+    };
+    update(progress).with_context(by_hand)?;
+    progress.step(&format!("apt-get install {}", packages.join(" ")), why);
+    let mut apt = privilege::as_root("env").with_context(by_hand)?;
+    apt.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y"]);
+    command::run(apt.arg("--no-install-recommends").args(packages)).with_context(by_hand)
+}
+
+/// Refreshes the package lists, once.
+fn update(progress: &mut Progress) -> Result<()> {
+    if progress.updated {
+        return Ok(());
+    }
+    progress.step("apt-get update", "fresh package lists");
+    command::run(privilege::as_root("apt-get")?.arg("update"))?;
+    progress.updated = true;
+    Ok(())
+}
+
+/// While this lives, packages that are installed do not start their services: the benchmark
+/// starts servers itself, and only in namespaces.
+struct NoServices {
+    policy: PathBuf,
+}
+
+impl NoServices {
+    /// Debian's way: a policy that forbids it. `None` where there is one already, which is kept.
+    fn declare() -> Option<Self> {
+        let policy = Path::new("/usr/sbin/policy-rc.d");
+        if policy.exists() || !privilege::is_root() {
+            return None;
+        }
+        fs::write(
+            policy,
+            "#!/bin/sh\n# cargo xtask setup: start no services\nexit 101\n",
+        )
+        .ok()?;
+        fs::set_permissions(policy, fs::Permissions::from_mode(0o755)).ok()?;
+        Some(Self {
+            policy: policy.to_owned(),
+        })
+    }
+}
+
+impl Drop for NoServices {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.policy) {
+            eprintln!("setup: remove {} by hand: {error}", self.policy.display());
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `cargo xtask test`: ordinary `cargo test`, twice: as anybody, then what needs root.
+
+use anyhow::{Context as _, Result};
+use failover_tests::{PRIVILEGED, command};
+
+use crate::{cargo, privilege, setup};
+
+/// Whether the tests that need root are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Privileged {
+    Run,
+    Skip,
+}
+
+impl From<bool> for Privileged {
+    fn from(skip: bool) -> Self {
+        if skip { Self::Skip } else { Self::Run }
+    }
+}
+
+/// Runs the tests. Prints nothing after cargo does.
+pub(crate) fn test(privileged: Privileged) -> Result<()> {
+    setup::ensure(&[setup::Need::Build, setup::Need::Lab])?;
+    if privileged == Privileged::Run {
+        // Before minutes of building.
+        privilege::as_root("true").context(
+            "some tests need root, for network namespaces and BPF: run this as root, or give \
+             --skip-privileged",
+        )?;
+    }
+    command::run(cargo::cargo().arg("test").env_remove(PRIVILEGED))?;
+    if privileged == Privileged::Skip {
+        return Ok(());
+    }
+    // The daemon that end-to-end tests run, as users get it.
+    let daemon = cargo::build_daemon()?;
+    let mut test = cargo::cargo();
+    test.args(["test", "--package", "failover-tests"]);
+    if !privilege::is_root() {
+        // Cargo builds as the user; only the test binaries run as root.
+        let runner = r#"target.'cfg(all())'.runner = ["sudo", "--preserve-env"]"#;
+        test.args(["--config", runner]);
+    }
+    command::run(
+        test.env(PRIVILEGED, "1")
+            .env(failover_tests::DAEMON, daemon),
+    )
+}
