@@ -190,7 +190,7 @@ pub struct AnswerHeader {
 pub struct Answer<const RECORDS: usize, const BYTES: usize> {
     /// How it is sent.
     pub header: AnswerHeader,
-    /// Sums of the weights up to and including each record.
+    /// Sums of the weights up to and including each record; `u32::MAX` beyond the last.
     pub thresholds: [u32; RECORDS],
     /// The records, each [`A_RECORD_LEN`] or [`AAAA_RECORD_LEN`] octets, as on the wire.
     pub bytes: [u8; BYTES],

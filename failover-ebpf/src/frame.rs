@@ -260,7 +260,13 @@ fn finish(
         len: noise.bound::<0x1fff>(len),
         ip: Ip {
             len: noise.bound::<0x3f>(ip.len),
-            ..ip
+            start: ip.start,
+            id: noise.forget(u64::from(ip.id)) as u32,
+            source: [noise.forget(ip.source[0]), noise.forget(ip.source[1])],
+            destination: [
+                noise.forget(ip.destination[0]),
+                noise.forget(ip.destination[1]),
+            ],
         },
         ports,
         noise,

@@ -25,24 +25,17 @@ const MAX_CHAIN: usize = 16;
 
 /// Where the parts of a reply lie.
 pub(crate) struct Found {
-    /// The address records.
-    pub records: Records,
-    /// How they are sent.
-    pub header: &'static AnswerHeader,
+    /// Index of the answer, with [`Cell::LARGE`]. The answer itself is looked up again where
+    /// it is copied: older verifiers lose track of which of two kinds of pointer they hold.
+    pub answer: u32,
+    /// How it is sent.
+    pub header: AnswerHeader,
     /// Octets of one record.
     pub record_len: usize,
     /// What follows the answer, unless `header.follow` is [`Follow::Nothing`].
     pub tail: &'static Tail,
     /// This CPU's count of answers, which turns the rotation.
     pub hits: *mut u64,
-}
-
-/// Address records by class of size.
-pub(crate) enum Records {
-    /// Few.
-    Small(&'static SmallAnswer),
-    /// Many.
-    Large(&'static LargeAnswer),
 }
 
 /// Finds what answers the query.
@@ -75,20 +68,19 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
         _ => return Err(Counter::PassedType),
     };
     let index = select(cell, generation)?;
-    let (records, header) = if index & Cell::LARGE == 0 {
-        let answer = ANSWERS.get(index).ok_or(Counter::PassedOvertaken)?;
-        (Records::Small(answer), &answer.header)
+    let header = if index & Cell::LARGE == 0 {
+        ANSWERS.get(index).ok_or(Counter::PassedOvertaken)?.header
     } else {
-        let answer = LARGE_ANSWERS
+        LARGE_ANSWERS
             .get(index & !Cell::LARGE)
-            .ok_or(Counter::PassedOvertaken)?;
-        (Records::Large(answer), &answer.header)
+            .ok_or(Counter::PassedOvertaken)?
+            .header
     };
     // The negative tail lies behind the positive one.
     let tail = slot.tail + u32::from(header.follow == Follow::Soa as u8);
     let tail = TAILS.get(tail).ok_or(Counter::PassedOvertaken)?;
     Ok(Found {
-        records,
+        answer: index,
         header,
         record_len,
         tail,

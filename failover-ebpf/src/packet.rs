@@ -30,10 +30,13 @@ impl Noise {
         load(ctx, 0).map(Self)
     }
 
-    /// `value`, which is at most `MASK` (all ones from its highest bit).
+    /// `value`, of which the verifier knows nothing any more.
+    ///
+    /// Old verifiers (6.1) keep an unknown word and a known one on the stack in two ways that
+    /// never compare equal: what is constant on one path must be made unknown.
     #[inline(always)]
-    pub(crate) fn bound<const MASK: usize>(self, mut value: usize) -> usize {
-        // Not `pure`: the same bound for two loops must stay two registers.
+    pub(crate) fn forget(self, mut value: u64) -> u64 {
+        // Not `pure`: the same value bounded for two loops must stay two registers.
         // SAFETY: the same word twice: the register comes out as it went in.
         unsafe {
             core::arch::asm!(
@@ -44,7 +47,13 @@ impl Noise {
                 options(nomem, nostack, preserves_flags)
             );
         }
-        value & MASK
+        value
+    }
+
+    /// `value`, which is at most `MASK` (all ones from its highest bit).
+    #[inline(always)]
+    pub(crate) fn bound<const MASK: usize>(self, value: usize) -> usize {
+        self.forget(value as u64) as usize & MASK
     }
 }
 

@@ -7,7 +7,11 @@ use failover_common::{
     question::{MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, lower_case, zero_octets},
 };
 
-use crate::{frame::Frame, maps::setting, packet::load};
+use crate::{
+    frame::Frame,
+    maps::setting,
+    packet::{Noise, load},
+};
 
 /// Octets of a DNS header (RFC 1035 section 4.1.1).
 pub(crate) const HEADER_LEN: usize = 12;
@@ -73,11 +77,11 @@ pub(crate) fn parse(ctx: &XdpContext, frame: &Frame) -> Result<Query, Counter> {
     } else if let Some(edns) = bare_opt_at_end(ctx, frame) {
         (rest - OPT_LEN, edns?)
     } else {
-        let name_len = scan_name(ctx, question)?;
+        let name_len = frame.noise.bound::<0x1ff>(scan_name(ctx, question)?);
         let opt = question + name_len + TYPE_CLASS_LEN;
         (
             name_len,
-            parse_opt(ctx, opt, frame.dns + frame.message_len)?,
+            parse_opt(ctx, frame.noise, opt, frame.dns + frame.message_len)?,
         )
     };
     if name_len == 0 || name_len > MAX_NAME_LEN {
@@ -165,7 +169,7 @@ fn first_marked(marks: u64) -> usize {
 
 /// The OPT record at `opt`, with options, up to `end` of the message.
 #[inline(always)]
-fn parse_opt(ctx: &XdpContext, opt: usize, end: usize) -> Result<Edns, Counter> {
+fn parse_opt(ctx: &XdpContext, noise: Noise, opt: usize, end: usize) -> Result<Edns, Counter> {
     let word: u64 = load(ctx, opt).ok_or(Counter::PassedOpt)?;
     let word = word.to_le();
     let options_len: u16 = load(ctx, opt + 9).ok_or(Counter::PassedOpt)?;
@@ -180,19 +184,16 @@ fn parse_opt(ctx: &XdpContext, opt: usize, end: usize) -> Result<Edns, Counter> 
         if option == end {
             return Ok(edns);
         }
-        // The offset of a packet that is no longer than a frame, which the verifier forgot.
-        if option > 0x3fff {
-            break;
-        }
-        let code_len: u32 = load(ctx, option).ok_or(Counter::PassedOpt)?;
-        let code_len = u32::from_be(code_len);
-        if must_be_answered((code_len >> 16) as u16) {
+        let code: u16 = load(ctx, option).ok_or(Counter::PassedOpt)?;
+        let len: u16 = load(ctx, option + 2).ok_or(Counter::PassedOpt)?;
+        if must_be_answered(u16::from_be(code)) {
             return Err(Counter::PassedEdnsOption);
         }
-        option += 4 + (code_len & 0xffff) as usize;
+        option += 4 + usize::from(u16::from_be(len));
         if option > end {
             return Err(Counter::PassedOpt);
         }
+        option = noise.bound::<0x1fff>(option);
     }
     if option == end {
         Ok(edns)
@@ -244,10 +245,13 @@ fn read_name(
     if class != CLASS_IN.to_le() {
         return Err(Counter::PassedClass);
     }
+    let noise = frame.noise;
     let edns = Edns {
-        opt_len: frame.noise.bound::<0xf>(edns.opt_len),
-        ..edns
+        opt_len: noise.bound::<0xf>(edns.opt_len),
+        size: noise.forget(u64::from(edns.size)) as u16,
+        dnssec_ok: noise.forget(edns.dnssec_ok),
     };
+    let last_word = noise.forget(last_word);
     Ok(Query {
         name_len,
         whole_len,

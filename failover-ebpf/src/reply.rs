@@ -11,15 +11,15 @@ use aya_ebpf::{
 use failover_common::{
     checksum::{add64, fold, shift_odd},
     counters::Counter,
-    layout::{AAAA_RECORD_LEN, Answer, Follow, TAIL_LEN, Tail},
+    layout::{AAAA_RECORD_LEN, Answer, Cell, Follow, TAIL_LEN, Tail},
     question::MAX_NAME_LEN,
 };
 
 use crate::{
     Stop,
     frame::{Frame, UDP, UDP_LEN},
-    lookup::{Found, Records, next_turn},
-    maps::setting,
+    lookup::{Found, next_turn},
+    maps::{ANSWERS, LARGE_ANSWERS, setting},
     packet::{self, Noise, load, opaque, store},
     query::{Edns, HEADER_LEN, Query, TYPE_CLASS_LEN},
 };
@@ -204,9 +204,18 @@ fn write(
     let flags_sum = write_header(ctx, frame, found, plan)?;
 
     let mut at = question_end;
-    let answer_sum = match found.records {
-        Records::Small(answer) => write_records(ctx, frame.noise, at, answer, plan, found)?,
-        Records::Large(answer) => write_records(ctx, frame.noise, at, answer, plan, found)?,
+    let answer_sum = if found.answer & Cell::LARGE == 0 {
+        write_records(
+            ctx,
+            frame.noise,
+            at,
+            ANSWERS.get(found.answer)?,
+            plan,
+            found,
+        )?
+    } else {
+        let answer = LARGE_ANSWERS.get(found.answer & !Cell::LARGE)?;
+        write_records(ctx, frame.noise, at, answer, plan, found)?
     };
     at += plan.answer_len;
     write_tail(ctx, frame.noise, at, found.tail, plan.tail_len)?;
@@ -319,7 +328,7 @@ fn write_records<const RECORDS: usize, const BYTES: usize>(
 ) -> Option<u64> {
     let turn = next_turn(found.hits);
     let records = usize::from(answer.header.records);
-    let mut record = first_record(answer, turn);
+    let mut record = noise.bound::<0xff>(first_record(answer, turn));
     let loop_end = noise.bound::<0x7f>(plan.sent);
     let mut sum = 0;
     let mut to = at;
@@ -343,7 +352,7 @@ fn write_records<const RECORDS: usize, const BYTES: usize>(
             sum = add64(sum, word) + u64::from(half);
         }
         to += found.record_len;
-        record = select(record + 1, records);
+        record = noise.bound::<0xff>(select(record + 1, records));
     }
     Some(sum)
 }
@@ -375,15 +384,16 @@ fn first_record<const RECORDS: usize, const BYTES: usize>(
     if header.weight_total == u32::from(header.records) {
         return place as usize & 0xff;
     }
+    // A binary search without a branch; thresholds beyond the last record are out of reach.
+    const { assert!(RECORDS.is_power_of_two()) };
     let mut record = 0;
-    for threshold in &answer.thresholds {
-        // Thresholds grow; those of places beyond the last record are 0.
-        record += 1 - less(
-            place,
-            u64::from(*threshold) + (less(u64::from(*threshold), 1) << 32),
-        );
+    let mut step = RECORDS / 2;
+    while step > 0 {
+        let threshold = answer.thresholds[(record + step - 1) & (RECORDS - 1)];
+        record += step & less(place, u64::from(threshold)).wrapping_sub(1) as usize;
+        step /= 2;
     }
-    record as usize & 0xff
+    record
 }
 
 /// Copies `WORDS` words from a map value into the packet and adds them to the sum.

@@ -119,6 +119,7 @@ impl AddressAnswer {
         generation: u64,
     ) -> layout::Answer<RECORDS, BYTES> {
         let mut value: layout::Answer<RECORDS, BYTES> = bytemuck::Zeroable::zeroed();
+        value.thresholds = [u32::MAX; RECORDS];
         let header = AnswerHeader {
             generation,
             flags: AUTHORITATIVE.to_be(),
