@@ -5,6 +5,7 @@ use anyhow::Result;
 use failover_tests::command;
 
 use crate::cargo::cargo;
+use crate::kernel;
 use crate::setup::{self, Need};
 use crate::test::{self, Privileged};
 
@@ -29,5 +30,8 @@ pub(crate) fn ci(privileged: Privileged) -> Result<()> {
             .args(["doc", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    if privileged == Privileged::Run {
+        kernel::test()?;
+    }
     test::test(privileged)
 }

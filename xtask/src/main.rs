@@ -3,6 +3,7 @@
 mod cargo;
 mod ci;
 mod demo;
+mod kernel;
 mod lab;
 mod privilege;
 mod run;
@@ -61,6 +62,9 @@ enum Command {
         /// Leave out the tests that need root
         #[arg(long)]
         skip_privileged: bool,
+        /// Only the packet tests, on Debian's stable kernel in QEMU
+        #[arg(long, conflicts_with = "skip_privileged")]
+        second_kernel: bool,
     },
     /// What continuous integration runs: format, lints, documentation, tests
     Ci {
@@ -109,7 +113,13 @@ fn run_command() -> Result<()> {
         Command::Run { xdp, built, .. } => run::in_the_lab(xdp, built),
         Command::Lab { args } => lab::lab(args),
         Command::Demo { xdp, built } => demo::demo(xdp, built),
-        Command::Test { skip_privileged } => test::test(skip_privileged.into()),
+        Command::Test {
+            second_kernel: true,
+            ..
+        } => kernel::test(),
+        Command::Test {
+            skip_privileged, ..
+        } => test::test(skip_privileged.into()),
         Command::Ci { skip_privileged } => ci::ci(skip_privileged.into()),
         Command::Serve { address, name } => failover_tests::lab::serve(address, &name),
     }

@@ -22,6 +22,8 @@ pub(crate) enum Need {
     Bench,
     /// Format and lints.
     Ci,
+    /// A second kernel, emulated.
+    Kernel,
 }
 
 /// What was done so far.

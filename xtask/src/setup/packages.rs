@@ -60,6 +60,19 @@ const PROGRAMS: &[Program] = &[
         "asks fast, in the lab and in tests",
     ),
     program("bpftool", "bpftool", Need::Lab, "shows programs and maps"),
+    program(
+        "qemu-system-x86_64",
+        "qemu-system-x86",
+        Need::Kernel,
+        "emulates a machine",
+    ),
+    program(
+        "busybox",
+        "busybox-static",
+        Need::Kernel,
+        "all that the emulated machine has",
+    ),
+    program("cpio", "cpio", Need::Kernel, "packs its file system"),
     program("knotd", "knot", Need::Bench, "a server to compare with"),
     program(
         "kxdpgun",
