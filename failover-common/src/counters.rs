@@ -69,7 +69,7 @@ counters! {
     PassedSource, passed_source;
     /// Passed: not a standard query with one question and at most one additional record.
     PassedHeader, passed_header;
-    /// Passed: malformed, compressed or over-long question name.
+    /// Passed: no question name, or an over-long one.
     PassedQuestion, passed_question;
     /// Passed: class other than IN.
     PassedClass, passed_class;
@@ -79,7 +79,7 @@ counters! {
     PassedEdnsVersion, passed_edns_version;
     /// Passed: an EDNS option that user space answers.
     PassedEdnsOption, passed_edns_option;
-    /// Passed: no such name in the snapshot.
+    /// Passed: no such name in the snapshot; so are compressed and malformed names.
     PassedName, passed_name;
     /// Passed: a known name, but a type the snapshot does not hold.
     PassedType, passed_type;

@@ -72,12 +72,21 @@ impl Cell {
         (version & Self::INDEX_MASK) as u32
     }
 
-    /// The newest version that is not newer than `generation`; 0: there is none.
+    /// The newest version that is not newer than `generation`; 0: there is none, or not for
+    /// certain.
+    ///
+    /// The versions are loaded one after the other. When the second publication since
+    /// `generation` has replaced one of them, the other one may have been loaded before the
+    /// first publication, and be older than the one that is gone.
     #[inline(always)]
     #[must_use]
     pub const fn select(versions: [u64; 2], generation: u64) -> u64 {
         let limit = Self::version(generation, u32::MAX);
+        let preparing = Self::version(generation + 1, u32::MAX);
         let [a, b] = versions;
+        if a > preparing || b > preparing {
+            return 0;
+        }
         let a = if a <= limit { a } else { 0 };
         let b = if b <= limit { b } else { 0 };
         if a > b { a } else { b }
@@ -221,6 +230,11 @@ pub struct TailHeader {
     pub reserved: u32,
 }
 
+impl TailHeader {
+    /// As a length: more than any client takes, so that the query is passed.
+    pub const TOO_LARGE: u16 = u16::MAX;
+}
+
 /// Authority and additional section of the names of one zone and one length.
 ///
 /// Compression pointers lead into the question, at a distance from its end; so one tail
@@ -260,7 +274,9 @@ mod user {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
     use super::*;
+    use std::vec;
 
     #[test]
     fn sizes_without_padding() {
@@ -289,6 +305,8 @@ mod tests {
             ([old, new], 9, new),
             ([new, old], 10, new),
             ([new, Cell::version(10, 3)], 8, 0),
+            // Loaded before publication 9 and after publication 10.
+            ([old, Cell::version(10, 3)], 8, 0),
         ];
         for (versions, generation, want) in rows {
             assert_eq!(
@@ -301,6 +319,38 @@ mod tests {
             Cell::index(Cell::version(u64::MAX >> 24, Cell::LARGE | 7)),
             Cell::LARGE | 7
         );
+    }
+
+    /// A reader takes a generation, then each version of a cell at any later time.
+    #[test]
+    fn a_reader_that_is_overtaken_between_its_loads_gets_no_older_version() {
+        const LAST: u64 = 8;
+        for changes in 0..1 << LAST {
+            // The cell and the published generation after each store of the writer.
+            let mut cell = [Cell::version(1, 1), 0];
+            let mut steps = vec![(1, cell)];
+            for generation in 2..=LAST {
+                if changes >> generation & 1 == 1 {
+                    let older = usize::from(cell[1] < cell[0]);
+                    cell[older] = Cell::version(generation, generation as u32);
+                    steps.push((generation - 1, cell));
+                }
+                steps.push((generation, cell));
+            }
+            for (start, (generation, cell)) in steps.iter().enumerate() {
+                let want = Cell::select(*cell, *generation);
+                assert_ne!(want, 0);
+                for (_, [first, _]) in &steps[start..] {
+                    for (_, [_, second]) in &steps[start..] {
+                        let got = Cell::select([*first, *second], *generation);
+                        assert!(
+                            got == 0 || got == want,
+                            "{generation}: {first:x} {second:x}"
+                        );
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -137,8 +137,8 @@ fn is_in_slot(ctx: &XdpContext, frame: &Frame, query: &Query, slot: &NameSlot) -
 
 /// The index of the answer that belongs to `generation`.
 ///
-/// The writer overwrites the older version when it prepares the next generation but one. A
-/// reader that was overtaken by two publications looks again, once.
+/// The writer overwrites the older version when it prepares the next generation. A reader
+/// that was overtaken by two publications looks again, once.
 #[inline(always)]
 fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
     let version = Cell::select(

@@ -48,7 +48,8 @@ impl Family {
         }
     }
 
-    const fn holds(self, address: IpAddr) -> bool {
+    /// Whether an address is of this family.
+    pub(crate) const fn holds(self, address: IpAddr) -> bool {
         matches!(
             (self, address),
             (Self::V4, IpAddr::V4(_)) | (Self::V6, IpAddr::V6(_))
@@ -217,7 +218,7 @@ impl AuthorityTail {
     const MAX: usize = layout::TAIL_LEN;
 
     /// What follows addresses: the NS set and its in-zone addresses. What does not fit is
-    /// left out, the last additional records first (RFC 2181 section 9).
+    /// left out, the last additional records first, each set of them whole (RFC 2181 section 9).
     #[must_use]
     pub fn positive(zone: &Zone, name_len: usize) -> Self {
         let names = Compressor {
@@ -238,15 +239,18 @@ impl AuthorityTail {
         }
         tail.authority_len = tail.bytes.len();
         for server in &zone.name_servers {
-            for (address, ttl) in &server.addresses {
+            for family in Family::ALL {
                 let start = tail.bytes.len();
-                names.put(&mut tail.bytes, &server.name);
-                put_address(&mut tail.bytes, *ttl, *address);
+                let set = server.addresses.iter().filter(|(a, _)| family.holds(*a));
+                for (address, ttl) in set.clone() {
+                    names.put(&mut tail.bytes, &server.name);
+                    put_address(&mut tail.bytes, *ttl, *address);
+                }
                 if tail.bytes.len() > Self::MAX {
                     tail.bytes.truncate(start);
                     return tail;
                 }
-                tail.additional_count += 1;
+                tail.additional_count += set.count() as u16;
             }
         }
         tail
@@ -282,6 +286,12 @@ impl AuthorityTail {
     #[must_use]
     pub fn encode(&self) -> layout::Tail {
         let mut value: layout::Tail = bytemuck::Zeroable::zeroed();
+        if self.bytes.len() > Self::MAX {
+            // A SOA with two very long names: the slow path sends it.
+            value.header.authority_len = TailHeader::TOO_LARGE;
+            value.header.len = TailHeader::TOO_LARGE;
+            return value;
+        }
         value.bytes[..self.bytes.len()].copy_from_slice(&self.bytes);
         value.header = TailHeader {
             authority_len: self.authority_len as u16,

@@ -353,7 +353,7 @@ impl Sizes {
                     AddressAnswer::Records(records)
                         if AddressAnswer::Records(records.clone()).is_small() =>
                     {
-                        small += 1
+                        small += 1;
                     }
                     // A large service may shrink to a small one.
                     AddressAnswer::Records(_) => {
@@ -381,39 +381,31 @@ impl Sizes {
     }
 }
 
-/// An answer with every address that a service could ever give.
+/// An answer with as many addresses of a family as a service could ever give.
 fn most_addresses(model: &Model, service: &crate::model::Service, family: Family) -> AddressAnswer {
     use crate::model::OnAllDown;
     use crate::policy::Weighted;
-    let mut addresses: Vec<Weighted> = service
-        .wan
-        .iter()
-        .map(|wan| Weighted {
-            address: wan.address,
-            weight: wan.weight,
-        })
-        .collect();
-    addresses.extend(
-        service
-            .server_ids()
-            .map(|id| model.server(id))
-            .map(|server| Weighted {
-                address: server.address,
-                weight: server.weight,
-            }),
-    );
-    if let OnAllDown::Addresses(all_down) = &service.on_all_down
-        && all_down.len() > addresses.len()
-    {
-        addresses = all_down
-            .iter()
-            .map(|a| Weighted {
-                address: *a,
+    let of_family = |addresses: &mut dyn Iterator<Item = IpAddr>| -> Vec<Weighted> {
+        addresses
+            .filter(|address| family.holds(*address))
+            .map(|address| Weighted {
+                address,
                 weight: crate::wire::WEIGHT_ONE,
             })
-            .collect();
-    }
-    AddressAnswer::new(service, &Answer::Addresses(addresses), family)
+            .collect()
+    };
+    let servers = service.server_ids().map(|id| model.server(id).address);
+    let usual = of_family(&mut service.wan.iter().map(|wan| wan.address).chain(servers));
+    let all_down = match &service.on_all_down {
+        OnAllDown::Addresses(list) => of_family(&mut list.iter().copied()),
+        OnAllDown::Primary | OnAllDown::Last | OnAllDown::Empty | OnAllDown::Servfail => vec![],
+    };
+    let most = if all_down.len() > usual.len() {
+        all_down
+    } else {
+        usual
+    };
+    AddressAnswer::new(service, &Answer::Addresses(most), family)
 }
 
 /// Counters by name, in the order of the program's.

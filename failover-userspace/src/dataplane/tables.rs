@@ -57,6 +57,7 @@ impl SharedAnswers {
 
 impl Tables {
     /// Publishes the names of a model with the answers of all its services, in one step.
+    /// For fresh maps only, and once: after an error they are of no further use.
     pub(super) fn publish_all(
         &mut self,
         model: &Model,
@@ -95,10 +96,20 @@ impl Tables {
             .put_pair([&positive.encode(), &negative.encode()])
     }
 
-    /// Publishes changed answers in one step; all others stay as they are.
+    /// Publishes changed answers in one step; all others stay as they are. A service is
+    /// changed at most once: the second change would overwrite what readers use.
     ///
     /// After an error nothing has changed for any reader.
     pub(super) fn publish(&mut self, changes: &[Change]) -> Result<Generation, Error> {
+        debug_assert!(
+            changes
+                .iter()
+                .map(|change| change.service)
+                .collect::<std::collections::HashSet<_>>()
+                .len()
+                == changes.len(),
+            "a service changed twice in one publication"
+        );
         let generation = self.generation.next();
         let shared = self.shared_answers(generation)?;
         self.reserve(changes)?;

@@ -12,32 +12,32 @@ const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// The DNS message of a query.
 #[derive(Clone, Debug)]
 pub(crate) struct Dns {
-    pub id: u16,
-    pub flags: u16,
-    pub counts: [u16; 4],
-    pub qname: Vec<u8>,
-    pub qtype: u16,
-    pub qclass: u16,
-    pub edns: Option<Opt>,
+    pub(crate) id: u16,
+    pub(crate) flags: u16,
+    pub(crate) counts: [u16; 4],
+    pub(crate) qname: Vec<u8>,
+    pub(crate) qtype: u16,
+    pub(crate) qclass: u16,
+    pub(crate) edns: Option<Opt>,
     /// Octets after all of that.
-    pub trailer: Vec<u8>,
+    pub(crate) trailer: Vec<u8>,
 }
 
 /// An OPT record.
 #[derive(Clone, Debug)]
 pub(crate) struct Opt {
-    pub owner: Vec<u8>,
-    pub rtype: u16,
-    pub size: u16,
-    pub version: u8,
-    pub flags: u16,
-    pub options: Vec<u8>,
+    pub(crate) owner: Vec<u8>,
+    pub(crate) rtype: u16,
+    pub(crate) size: u16,
+    pub(crate) version: u8,
+    pub(crate) flags: u16,
+    pub(crate) options: Vec<u8>,
     /// Added to the true length of the options.
-    pub length_error: i32,
+    pub(crate) length_error: i32,
 }
 
 impl Opt {
-    pub fn new(size: u16) -> Self {
+    pub(crate) fn new(size: u16) -> Self {
         Self {
             owner: vec![0],
             rtype: 41,
@@ -61,9 +61,23 @@ pub(crate) fn wire_name(text: &str) -> Vec<u8> {
     wire
 }
 
+/// A name of exactly `len` octets, 3 or more, in wire format.
+pub(crate) fn name_of_len(len: usize) -> Vec<u8> {
+    let mut wire = vec![];
+    while wire.len() < len - 1 {
+        // A label takes two octets at least: never leave room for one only.
+        let left = len - 1 - wire.len();
+        let label = if left == 65 { 62 } else { (left - 1).min(63) };
+        wire.push(label as u8);
+        wire.extend((0..label).map(|i| b'a' + ((i + len) % 26) as u8));
+    }
+    wire.push(0);
+    wire
+}
+
 impl Dns {
     /// A query with RD and EDNS.
-    pub fn new(qname: &str, qtype: u16) -> Self {
+    pub(crate) fn new(qname: &str, qtype: u16) -> Self {
         Self {
             id: 0xbeef,
             flags: 0x0100,
@@ -77,7 +91,7 @@ impl Dns {
     }
 
     /// The same without EDNS.
-    pub fn plain(qname: &str, qtype: u16) -> Self {
+    pub(crate) fn plain(qname: &str, qtype: u16) -> Self {
         Self {
             counts: [1, 0, 0, 0],
             edns: None,
@@ -85,13 +99,13 @@ impl Dns {
         }
     }
 
-    pub fn with_options(mut self, options: &[u8]) -> Self {
+    pub(crate) fn with_options(mut self, options: &[u8]) -> Self {
         self.edns.get_or_insert_with(|| Opt::new(1232)).options = options.to_vec();
         self.counts[3] = 1;
         self
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![];
         for word in [self.id, self.flags].iter().chain(&self.counts) {
             bytes.extend(word.to_be_bytes());
@@ -116,27 +130,27 @@ impl Dns {
 /// A frame around a UDP payload.
 #[derive(Clone, Debug)]
 pub(crate) struct Frame {
-    pub destination_mac: [u8; 6],
-    pub tags: Vec<[u8; 4]>,
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    pub ports: [u16; 2],
-    pub payload: Vec<u8>,
-    pub protocol: u8,
+    pub(crate) destination_mac: [u8; 6],
+    pub(crate) tags: Vec<[u8; 4]>,
+    pub(crate) source: IpAddr,
+    pub(crate) destination: IpAddr,
+    pub(crate) ports: [u16; 2],
+    pub(crate) payload: Vec<u8>,
+    pub(crate) protocol: u8,
     /// IPv4 flags and fragment offset.
-    pub fragment: u16,
-    /// IPv4 options.
-    pub ip_options: Vec<u8>,
-    pub ip_length_error: i32,
-    pub udp_length_error: i32,
-    pub ip_checksum_error: u16,
+    pub(crate) fragment: u16,
+    /// IPv4 options, or IPv6 extension headers.
+    pub(crate) ip_options: Vec<u8>,
+    pub(crate) ip_length_error: i32,
+    pub(crate) udp_length_error: i32,
+    pub(crate) ip_checksum_error: u16,
     /// `None`: the true one.
-    pub udp_checksum: Option<u16>,
-    pub padding: usize,
+    pub(crate) udp_checksum: Option<u16>,
+    pub(crate) padding: usize,
 }
 
 impl Frame {
-    pub fn v4(payload: Vec<u8>) -> Self {
+    pub(crate) fn v4(payload: Vec<u8>) -> Self {
         Self {
             destination_mac: SERVER_MAC,
             tags: vec![],
@@ -155,7 +169,7 @@ impl Frame {
         }
     }
 
-    pub fn v6(payload: Vec<u8>) -> Self {
+    pub(crate) fn v6(payload: Vec<u8>) -> Self {
         Self {
             source: "2001:db8:99::1".parse().expect("address"),
             destination: LISTEN_V6.parse().expect("address"),
@@ -163,7 +177,7 @@ impl Frame {
         }
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut frame = vec![];
         frame.extend(self.destination_mac);
         frame.extend(CLIENT_MAC);
@@ -191,10 +205,12 @@ impl Frame {
             }
             (IpAddr::V6(source), IpAddr::V6(destination)) => {
                 frame.extend([0x86, 0xdd, 0x60, 0x0a, 0xbc, 0xde]);
-                frame.extend(((udp.len() as i32 + self.ip_length_error) as u16).to_be_bytes());
+                let len = (self.ip_options.len() + udp.len()) as i32 + self.ip_length_error;
+                frame.extend((len as u16).to_be_bytes());
                 frame.extend([self.protocol, 61]);
                 frame.extend(source.octets());
                 frame.extend(destination.octets());
+                frame.extend(&self.ip_options);
             }
             _ => panic!("mixed families"),
         }
@@ -251,80 +267,101 @@ fn pseudo_header(source: IpAddr, destination: IpAddr, udp: &[u8]) -> Vec<u8> {
 /// A reply whose headers were checked in full.
 #[derive(Debug)]
 pub(crate) struct Reply {
-    pub message: Message<Vec<u8>>,
+    pub(crate) message: Message<Vec<u8>>,
     /// Header flags and rcode.
-    pub flags: u16,
-    pub opt: Option<ReplyOpt>,
+    pub(crate) flags: u16,
+    pub(crate) opt: Option<ReplyOpt>,
     /// Records as `owner ttl class type data`, by section.
-    pub answer: Vec<String>,
-    pub authority: Vec<String>,
-    pub additional: Vec<String>,
+    pub(crate) answer: Vec<String>,
+    pub(crate) authority: Vec<String>,
+    pub(crate) additional: Vec<String>,
+}
+
+impl Reply {
+    /// The addresses of the answer section, in order.
+    pub(crate) fn addresses(&self) -> Vec<IpAddr> {
+        let data = |record: &String| record.rsplit(' ').next()?.parse().ok();
+        self.answer.iter().filter_map(data).collect()
+    }
 }
 
 /// The OPT record of a reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ReplyOpt {
-    pub size: u16,
-    pub ttl: u32,
-    pub has_options: bool,
+    pub(crate) size: u16,
+    pub(crate) ttl: u32,
+    pub(crate) has_options: bool,
+}
+
+/// Octets of Ethernet header and VLAN tags.
+fn l2_len(frame: &[u8]) -> usize {
+    let mut at = 12;
+    while matches!(frame[at..at + 2], [0x81, 0x00] | [0x88, 0xa8]) {
+        at += 4;
+    }
+    at + 2
 }
 
 /// Checks every header of a reply against the query that it answers.
-pub(crate) fn check_reply(query: &Frame, reply: &[u8]) -> Reply {
-    let sent = query.bytes();
-    let l2 = 14 + 4 * query.tags.len();
-    assert_eq!(reply[0..6], sent[6..12], "destination MAC");
-    assert_eq!(reply[6..12], sent[0..6], "source MAC");
-    assert_eq!(reply[12..l2], sent[12..l2], "type and tags");
-    let udp_at = match query.source {
-        IpAddr::V4(_) => {
-            let header = &reply[l2..l2 + 20];
-            assert_eq!(
-                header[0..2],
-                sent[l2..l2 + 2],
-                "version, length, type of service"
-            );
-            assert_eq!(
-                usize::from(u16::from_be_bytes([header[2], header[3]])),
-                reply.len() - l2,
-                "total length"
-            );
-            assert_eq!(header[4..8], sent[l2 + 4..l2 + 8], "id and fragment");
-            assert_eq!(header[8..10], [64, 17], "TTL and protocol");
-            assert_eq!(sum(&[], header), 0xffff, "header checksum");
-            assert_eq!(header[12..16], sent[l2 + 16..l2 + 20], "source");
-            assert_eq!(header[16..20], sent[l2 + 12..l2 + 16], "destination");
-            l2 + 20
-        }
-        IpAddr::V6(_) => {
-            let header = &reply[l2..l2 + 40];
-            assert_eq!(header[0..4], sent[l2..l2 + 4], "version, class, flow");
-            assert_eq!(
-                usize::from(u16::from_be_bytes([header[4], header[5]])),
-                reply.len() - l2 - 40,
-                "payload length"
-            );
-            assert_eq!(header[6..8], [17, 64], "next header and hop limit");
-            assert_eq!(header[8..24], sent[l2 + 24..l2 + 40], "source");
-            assert_eq!(header[24..40], sent[l2 + 8..l2 + 24], "destination");
-            l2 + 40
+pub(crate) fn check_reply(query: &[u8], reply: &[u8]) -> Reply {
+    let l2 = l2_len(query);
+    assert_eq!(reply[0..6], query[6..12], "destination MAC");
+    assert_eq!(reply[6..12], query[0..6], "source MAC");
+    assert_eq!(reply[12..l2], query[12..l2], "type and tags");
+    let (sent, header) = (&query[l2..], &reply[l2..]);
+    let (udp_at, pseudo_header) = if sent[0] >> 4 == 4 {
+        assert_eq!(header[0..2], sent[0..2], "version, length, service");
+        assert_eq!(word(header, 2), header.len(), "total length");
+        assert_eq!(header[4..8], sent[4..8], "id and fragment");
+        assert_eq!(header[8..10], [64, 17], "TTL and protocol");
+        assert_eq!(sum(&[], &header[..20]), 0xffff, "header checksum");
+        assert_eq!(header[12..16], sent[16..20], "source");
+        assert_eq!(header[16..20], sent[12..16], "destination");
+        (20, header[12..20].to_vec())
+    } else {
+        assert_eq!(header[0..4], sent[0..4], "version, class, flow");
+        assert_eq!(word(header, 4), header.len() - 40, "payload length");
+        assert_eq!(header[6..8], [17, 64], "next header and hop limit");
+        assert_eq!(header[8..24], sent[24..40], "source");
+        assert_eq!(header[24..40], sent[8..24], "destination");
+        (40, header[8..40].to_vec())
+    };
+    let (sent, udp) = (&sent[udp_at..], &header[udp_at..]);
+    assert_eq!(udp[0..2], sent[2..4], "source port");
+    assert_eq!(udp[2..4], sent[0..2], "destination port");
+    assert_eq!(word(udp, 4), udp.len(), "UDP length");
+    assert_ne!(udp[6..8], [0, 0], "UDP checksum present");
+    let pseudo_header = [&pseudo_header[..], &[0, 17], &udp[4..6]].concat();
+    assert_eq!(sum(&pseudo_header, udp), 0xffff, "UDP checksum");
+    take_apart(&sent[8..word(sent, 4)], &udp[8..])
+}
+
+/// The 16-bit number at `at`.
+fn word(bytes: &[u8], at: usize) -> usize {
+    usize::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]))
+}
+
+/// Where the records that a message counts end.
+pub(crate) fn end_of_message(message: &[u8]) -> usize {
+    let mut at = 12;
+    let skip_name = |at: &mut usize| {
+        loop {
+            match message[*at] {
+                0 => break *at += 1,
+                192.. => break *at += 2,
+                label => *at += 1 + usize::from(label),
+            }
         }
     };
-    let udp = &reply[udp_at..];
-    assert_eq!(udp[0..2], query.ports[1].to_be_bytes(), "source port");
-    assert_eq!(udp[2..4], query.ports[0].to_be_bytes(), "destination port");
-    assert_eq!(
-        usize::from(u16::from_be_bytes([udp[4], udp[5]])),
-        udp.len(),
-        "UDP length"
-    );
-    assert_ne!(udp[6..8], [0, 0], "UDP checksum present");
-    assert_eq!(
-        sum(&pseudo_header(query.destination, query.source, udp), udp),
-        0xffff,
-        "UDP checksum"
-    );
-    take_apart(&query.payload, &udp[8..])
+    for _ in 0..word(message, 4) {
+        skip_name(&mut at);
+        at += 4;
+    }
+    for _ in 0..word(message, 6) + word(message, 8) + word(message, 10) {
+        skip_name(&mut at);
+        at += 10 + word(message, at + 8);
+    }
+    at
 }
 
 /// Checks what every reply shares with its query, and parses it.
@@ -343,13 +380,17 @@ pub(crate) fn take_apart(query: &[u8], message: &[u8]) -> Reply {
         "question, in its own case"
     );
     let flags = u16::from_be_bytes([message[2], message[3]]);
+    assert_eq!(flags & 0x0100, word(query, 2) as u16 & 0x0100, "RD");
+    // QR and AA, or QR and SERVFAIL.
+    assert!(matches!(flags & !0x0100, 0x8400 | 0x8002), "{flags:04x}");
+    assert_eq!(end_of_message(message), message.len(), "all is counted");
     let parsed = Message::from_octets(message.to_vec()).expect("a message");
     assert_eq!(parsed.header_counts().qdcount(), 1);
     let mut reply = Reply {
         flags,
         opt: None,
-        answer: section(&parsed.answer().expect("answer section")),
-        authority: section(&parsed.authority().expect("authority section")),
+        answer: section(parsed.answer().expect("answer section")),
+        authority: section(parsed.authority().expect("authority section")),
         additional: vec![],
         message: parsed.clone(),
     };
@@ -370,14 +411,11 @@ pub(crate) fn take_apart(query: &[u8], message: &[u8]) -> Reply {
             reply.additional.push(text(&record));
         }
     }
-    let counted = 12 + parsed.as_slice()[12..].len();
-    assert_eq!(counted, message.len(), "nothing after the last record");
     reply
 }
 
-fn section<'a>(section: &domain::base::message::RecordSection<'a, Vec<u8>>) -> Vec<String> {
+fn section(section: domain::base::message::RecordSection<'_, Vec<u8>>) -> Vec<String> {
     section
-        .clone()
         .map(|record| text(&record.expect("a record")))
         .collect()
 }
@@ -396,12 +434,20 @@ fn text(record: &domain::base::ParsedRecord<'_, Vec<u8>>) -> String {
     )
 }
 
-/// A message to start a DNS library's encoder with, as a second opinion on [`Dns::bytes`].
-pub(crate) fn library_query(qname: &str, qtype: Rtype) -> Vec<u8> {
+/// A query as a DNS library encodes it: a second opinion on [`Dns::bytes`].
+pub(crate) fn library_query(qname: &str, qtype: Rtype, edns_size: Option<u16>) -> Vec<u8> {
     let name: domain::base::Name<Vec<u8>> = qname.parse().expect("a name");
     let mut builder = MessageBuilder::new_vec().question();
     builder.header_mut().set_id(0xbeef);
     builder.header_mut().set_rd(true);
     builder.push((name, qtype)).expect("room");
+    let mut builder = builder.additional();
+    if let Some(size) = edns_size {
+        let set = |opt: &mut domain::base::message_builder::OptBuilder<'_, _>| {
+            opt.set_udp_payload_size(size);
+            Ok(())
+        };
+        builder.opt(set).expect("room");
+    }
     builder.finish()
 }
