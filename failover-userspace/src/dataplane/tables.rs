@@ -101,6 +101,9 @@ impl Tables {
     ///
     /// After an error nothing has changed for any reader.
     pub(super) fn publish(&mut self, changes: &[Change]) -> Result<Generation, Error> {
+        let generation = self.generation.next();
+        let shared = self.shared_answers(generation)?;
+        self.reserve(changes)?;
         debug_assert!(
             changes
                 .iter()
@@ -110,9 +113,6 @@ impl Tables {
                 == changes.len(),
             "a service changed twice in one publication"
         );
-        let generation = self.generation.next();
-        let shared = self.shared_answers(generation)?;
-        self.reserve(changes)?;
         let mut replaced = Vec::new();
         for change in changes {
             let cells = self.services.read(change.service.0);
