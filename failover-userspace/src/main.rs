@@ -1,2 +1,5 @@
 //! The `failover` command.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    failover::cli::main()
+}

@@ -103,7 +103,7 @@ fn settings(
     let path = |path: Option<&PathBuf>, default: &str| {
         path.map_or_else(|| PathBuf::from(default), |path| base.join(path))
     };
-    let control_socket = path(spec.control_socket.value(), "/run/failover/control.sock");
+    let control_socket = path(spec.control_socket.value(), super::DEFAULT_CONTROL_SOCKET);
     if let Some(written) = spec.control_socket.given()
         && control_socket.as_os_str().len() > SOCKET_PATH_LIMIT
     {

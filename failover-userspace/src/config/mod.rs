@@ -28,6 +28,9 @@ pub use diagnostic::{Diagnostic, Diagnostics};
 use crate::model::{Model, XdpMode};
 use report::Report;
 
+/// `control_socket` where the file says nothing.
+pub const DEFAULT_CONTROL_SOCKET: &str = "/run/failover/control.sock";
+
 /// A configuration that may be used.
 #[derive(Clone, Debug)]
 pub struct Loaded {

@@ -1,13 +1,16 @@
 //! Health of a WAN link: its carrier and its targets together.
 
+use serde::{Deserialize, Serialize};
+
 use super::Verdict;
 
 /// Whether a link's interface has carrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Carrier {
     /// The link has no interface in the configuration.
     NotWatched,
-    /// The interface has carrier.
+    /// The interface is administratively up and has carrier.
     Up,
     /// The interface has no carrier, is administratively down or does not exist.
     Down,

@@ -47,12 +47,15 @@ pub struct Flip {
 }
 
 /// How soon the next probe is due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Pace {
     /// After `interval`: the verdict is firm, or the first probe has yet to tell.
+    #[default]
     Normal,
     /// After `fastinter`: the verdict is in doubt.
     Fast,
+    /// Not at all: nobody wants to know. No machine asks for it; the operator may.
+    Paused,
 }
 
 /// Counts stay below the limit at which they would change the state.
@@ -124,7 +127,7 @@ impl Machine {
         }
     }
 
-    /// How soon the next probe is due.
+    /// How soon the next probe is due: [`Pace::Normal`] or [`Pace::Fast`].
     #[must_use]
     pub const fn pace(&self) -> Pace {
         match self.state {

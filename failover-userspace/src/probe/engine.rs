@@ -18,9 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep_until, timeout};
 use tracing::{trace, warn};
 
-use super::schedule::{Finished, Pace, Schedule, Start};
+use super::schedule::{Finished, Schedule, Start};
 use super::throttle::Throttle;
 use super::{Failure, icmp, limit, tcp};
+use crate::health::{Outcome, Pace};
 use crate::model::{Probe, ProbeId, ProbeTarget};
 
 /// Starts between two looks at what has happened meanwhile.
@@ -43,7 +44,7 @@ pub struct Report {
     /// How much later than it was due; includes the wait for a free socket.
     pub late: Duration,
     /// How long the target took to answer, or why there was no answer.
-    pub outcome: Result<Duration, Failure>,
+    pub outcome: Outcome,
 }
 
 /// Executes probes; see [`Engine::start`].

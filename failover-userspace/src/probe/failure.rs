@@ -1,40 +1,11 @@
-//! Why a probe failed.
+//! From errors of the system to [`Failure`].
 
 use std::fmt;
 use std::io;
 
 use rustix::io::Errno;
-use serde::Serialize;
 
-/// Why a probe failed.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Failure {
-    /// The host is there, and nobody listens on the port.
-    Refused,
-    /// The connection was reset before it was established.
-    Reset,
-    /// No route, no neighbour, or an ICMP error on the way.
-    Unreachable,
-    /// No answer within the probe's `timeout`.
-    TimedOut,
-    /// The probe could not be sent: says something about this host, not about the target.
-    Local(String),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused => f.pad("connection refused"),
-            Self::Reset => f.pad("connection reset"),
-            Self::Unreachable => f.pad("unreachable"),
-            Self::TimedOut => f.pad("timed out"),
-            Self::Local(why) => write!(f, "local error: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for Failure {}
+use super::Failure;
 
 impl Failure {
     /// A failure to prepare a probe, for whatever reason.

@@ -15,10 +15,11 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, Li
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{AsyncSocket, SocketAddr};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{debug, trace, warn};
+
+use crate::health::Carrier;
 
 /// Notifications that fit before some are lost, in octets (a notification takes some 2 KiB).
 const RECEIVE_BUFFER: usize = 1 << 20;
@@ -26,22 +27,12 @@ const RECEIVE_BUFFER: usize = 1 << 20;
 /// Before a broken netlink socket is replaced.
 const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
-/// Whether an interface can carry packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Carrier {
-    /// It is administratively up, and the kernel sees a carrier.
-    Up,
-    /// It is not, or there is no such interface.
-    Down,
-}
-
 /// The state of an interface, at first and whenever it has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkEvent {
     /// Its name.
     pub interface: String,
-    /// Its carrier.
+    /// Its carrier; never [`Carrier::NotWatched`].
     pub carrier: Carrier,
     /// Its index; `None`: there is no such interface. Another index is another interface,
     /// on which nothing of the old one's (such as an XDP program) is left.

@@ -26,6 +26,7 @@ mod testing;
 mod throttle;
 
 pub use engine::{Engine, Handle, Report};
-pub use failure::Failure;
-pub use link::{Carrier, LinkEvent, LinkWatcher};
-pub use schedule::{Finished, Pace, Schedule, Start};
+pub use link::{LinkEvent, LinkWatcher};
+pub use schedule::{Finished, Schedule, Start};
+
+use crate::health::Failure;

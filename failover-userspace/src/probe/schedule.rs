@@ -20,6 +20,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use crate::health::Pace;
 use crate::model::{ProbeId, Timing};
 
 /// Distance of two starts in the first round.
@@ -27,18 +28,6 @@ const FIRST_ROUND_STEP: Duration = Duration::from_micros(100);
 
 /// How many gaps it takes to bring a probe to its phase.
 const SPREADING_GAPS: u32 = 2;
-
-/// How often a probe runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Pace {
-    /// Every `interval`.
-    #[default]
-    Normal,
-    /// Every `fastinter`: a verdict is in doubt.
-    Fast,
-    /// Not at all: nobody wants to know.
-    Paused,
-}
 
 /// A probe that is to be executed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -40,6 +40,7 @@ fn check(rise: u8, fall: u8, outcomes: &str, want: &str) {
                 (Verdict::Down, Pace::Normal) => 'd',
                 (Verdict::Down, Pace::Fast) => 'D',
                 (Verdict::Unknown, _) => '?',
+                (_, Pace::Paused) => 'P',
             }
         })
         .collect();

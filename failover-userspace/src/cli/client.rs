@@ -1,0 +1,130 @@
+//! The client's side of the socket.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use super::{DEFAULT_CONFIG, Daemon, print};
+use crate::config::DEFAULT_CONTROL_SOCKET;
+use crate::protocol::{Reply, Request};
+
+/// How long the daemon may take for a reply.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A connection to a daemon.
+pub(super) struct Client {
+    path: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Daemon {
+    /// Where its socket is.
+    ///
+    /// Reads no more of the configuration than that: a running daemon can be asked, whatever
+    /// has become of its file.
+    fn socket(&self) -> Result<PathBuf> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let file = self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+        let text = match fs::read_to_string(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.config.is_none() => {
+                return Ok(DEFAULT_CONTROL_SOCKET.into());
+            }
+            text => text.with_context(|| format!("cannot read {}", file.display()))?,
+        };
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error: toml::de::Error| anyhow!("{}: {}", file.display(), error.message()))
+            .context("where is the daemon's socket? say --socket PATH")?;
+        let server = table.get("server");
+        let socket = server.and_then(|server| server.get("control_socket")?.as_str());
+        let socket = socket.unwrap_or(DEFAULT_CONTROL_SOCKET);
+        Ok(file.parent().unwrap_or(Path::new("")).join(socket))
+    }
+
+    /// Connects to the daemon.
+    pub(super) fn connect(&self) -> Result<Client> {
+        self.try_connect()?.map_err(anyhow::Error::from)
+    }
+
+    /// As [`Daemon::connect`]; tells apart that there is nobody.
+    fn try_connect(&self) -> Result<Result<Client, NoDaemon>> {
+        let path = self.socket()?;
+        let stream = match UnixStream::connect(&path) {
+            Ok(stream) => stream,
+            Err(source) => return Ok(Err(NoDaemon { path, source })),
+        };
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Ok(Client {
+            path,
+            stream: BufReader::new(stream),
+        }))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no daemon answers at {}", path.display())]
+struct NoDaemon {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Client {
+    /// Asks, and waits for the reply; a refusal is an error.
+    pub(super) fn ask(&mut self, request: &Request) -> Result<Reply> {
+        let path = self.path.display();
+        let lost = || format!("no reply from the daemon at {path}");
+        let mut text = serde_json::to_vec(request)?;
+        text.push(b'\n');
+        self.stream.get_mut().write_all(&text).with_context(lost)?;
+        let mut line = Vec::new();
+        self.stream
+            .read_until(b'\n', &mut line)
+            .with_context(lost)?;
+        if line.is_empty() {
+            bail!(lost());
+        }
+        let reply = serde_json::from_slice(&line).with_context(|| {
+            format!("the daemon at {path} is of another version than this command")
+        })?;
+        match reply {
+            Reply::Error(why) => bail!(why),
+            reply => Ok(reply),
+        }
+    }
+}
+
+/// The reply is to another request.
+pub(super) fn unexpected() -> anyhow::Error {
+    anyhow!("the daemon's reply is to another request")
+}
+
+/// `failover detach`.
+pub(super) fn detach(daemon: &Daemon) -> Result<ExitCode> {
+    use io::ErrorKind::{ConnectionRefused, NotFound};
+    let mut client = match daemon.try_connect()? {
+        Ok(client) => client,
+        Err(error) if matches!(error.source.kind(), ConnectionRefused | NotFound) => {
+            print("no daemon is running, and nothing is attached without one\n")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let Reply::Detached(interfaces) = client.ask(&Request::Detach {})? else {
+        return Err(unexpected());
+    };
+    let what = if interfaces.is_empty() {
+        "nothing was attached".to_owned()
+    } else {
+        format!("detached from {}", interfaces.join(", "))
+    };
+    print(&format!("{what}; the daemon is ending\n"))?;
+    Ok(ExitCode::SUCCESS)
+}

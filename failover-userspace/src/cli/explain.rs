@@ -1,0 +1,160 @@
+//! `failover explain`.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::client::unexpected;
+use super::status::priority;
+use super::text::{age, mode, table};
+use super::{print, print_json};
+use crate::health::{AdminState, Effective, Verdict};
+use crate::policy::{ServerStanding, WanStanding};
+use crate::protocol::{Explain, Reply, Request, ServiceStatus, XdpState};
+
+pub(super) fn explain(args: &super::Explain) -> Result<ExitCode> {
+    let mut client = args.daemon.connect()?;
+    let request = Request::Explain {
+        name: args.name.clone(),
+    };
+    let Reply::Explain(explain) = client.ask(&request)? else {
+        return Err(unexpected());
+    };
+    if args.json {
+        print_json(&explain)?;
+    } else {
+        print(&shown(&explain, Timestamp::now())?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shown(explain: &Explain, now: Timestamp) -> Result<String, std::fmt::Error> {
+    let Explain { service, .. } = explain;
+    let mut text = String::new();
+    let (names, ttl) = (service.fqdn.join(", "), service.ttl);
+    writeln!(
+        text,
+        "{}: service {} ({names}), TTL {ttl} s",
+        explain.name, service.name
+    )?;
+
+    if !explain.wans.is_empty() {
+        writeln!(
+            text,
+            "\nWAN addresses, used while an onsite server is answered"
+        )?;
+        let rows = explain.wans.iter().map(|wan| {
+            let link = &wan.link;
+            let state = state(link.effective, link.verdict, link.admin);
+            let standing = wan_standing(wan.standing, link.effective).to_owned();
+            let ago = age(link.since, now);
+            vec![
+                wan.address.to_string(),
+                link.name.clone(),
+                standing,
+                format!("{state} for {ago}"),
+            ]
+        });
+        text += &table("  ", &rows.collect::<Vec<_>>());
+    }
+
+    writeln!(text, "\nservers")?;
+    let rows = service
+        .servers
+        .iter()
+        .zip(&explain.standings)
+        .map(|(server, standing)| {
+            let site = if server.offsite { "offsite" } else { "onsite" };
+            let state = state(server.effective, server.verdict, server.admin);
+            let error = server.last_error.as_ref();
+            let error = error.map_or_else(String::new, |error| format!(": {error}"));
+            vec![
+                server.name.clone(),
+                SocketAddr::new(server.address, server.port.get()).to_string(),
+                format!("{} {site}", priority(server.priority)),
+                server_standing(*standing, server.effective).to_owned(),
+                format!("{state} for {}{error}", age(server.since, now)),
+            ]
+        });
+    text += &table("  ", &rows.collect::<Vec<_>>());
+
+    let rows = [
+        vec!["decision".to_owned(), service.reason.clone()],
+        vec!["A".to_owned(), answer(service, std::net::IpAddr::is_ipv4)],
+        vec![
+            "AAAA".to_owned(),
+            answer(service, std::net::IpAddr::is_ipv6),
+        ],
+        vec!["published".to_owned(), published(explain, now)],
+        vec!["answered by".to_owned(), answered_by(explain)],
+    ];
+    text += "\n";
+    text += &table("", &rows);
+    Ok(text)
+}
+
+fn answer(service: &ServiceStatus, family: fn(&std::net::IpAddr) -> bool) -> String {
+    let addresses = service.answer.iter().filter(|address| family(address));
+    let addresses: Vec<String> = addresses.map(ToString::to_string).collect();
+    match (addresses.is_empty(), service.rcode.as_str()) {
+        (false, _) => addresses.join(", "),
+        (true, "NOERROR") => "no address (NODATA)".to_owned(),
+        (true, rcode) => rcode.to_owned(),
+    }
+}
+
+fn published(explain: &Explain, now: Timestamp) -> String {
+    let service = &explain.service;
+    if explain.published {
+        let (since, ago) = (service.since, age(service.since, now));
+        format!("by generation {}, {since} ({ago} ago)", service.generation)
+    } else {
+        "not yet".to_owned()
+    }
+}
+
+fn answered_by(explain: &Explain) -> String {
+    let attached = explain
+        .interfaces
+        .iter()
+        .filter(|interface| interface.xdp != XdpState::Detached);
+    let attached: Vec<String> = attached
+        .map(|interface| format!("{} ({})", interface.name, mode(interface)))
+        .collect();
+    if attached.is_empty() {
+        "nobody: the program is attached to no interface".to_owned()
+    } else {
+        format!("XDP on {}", attached.join(", "))
+    }
+}
+
+fn state(effective: Effective, verdict: Verdict, admin: AdminState) -> String {
+    match admin {
+        AdminState::Auto => effective.to_string(),
+        admin => format!("{effective} (admin {admin}, verdict {verdict})"),
+    }
+}
+
+const fn wan_standing(standing: WanStanding, effective: Effective) -> &'static str {
+    match standing {
+        WanStanding::Answered if effective.is_up() => "answered",
+        WanStanding::Answered => "answered although its link is not up",
+        WanStanding::NotFirst => "not the first (redundancy_only)",
+        WanStanding::NoOnsite => "not answered: no onsite server is",
+        WanStanding::NotUp => "not answered: its link is not up",
+    }
+}
+
+const fn server_standing(standing: ServerStanding, effective: Effective) -> &'static str {
+    match standing {
+        ServerStanding::Answered if effective.is_up() => "answered",
+        ServerStanding::Answered => "answered although not up",
+        ServerStanding::LowerTier => "not answered: a higher tier wins",
+        ServerStanding::Disabled => "not answered: disabled",
+        ServerStanding::NotUp => "not answered: not up",
+        ServerStanding::NoWan => "not answered: no WAN address is on a link that is up",
+    }
+}

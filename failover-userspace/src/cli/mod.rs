@@ -1,0 +1,197 @@
+//! The command line.
+//!
+//! `run` is the daemon; the other commands but `check` talk to one over its socket. Exit
+//! status: 0 fine, 1 refused or failed, 2 usage.
+
+mod check;
+mod client;
+mod explain;
+mod pass;
+mod run;
+mod stats;
+mod status;
+mod text;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::model::XdpMode;
+
+/// The configuration when no other is named.
+const DEFAULT_CONFIG: &str = "/etc/failover/failover.toml";
+
+/// DNS server failover, answered by XDP.
+#[derive(Debug, Parser)]
+#[command(name = "failover", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon in the foreground
+    Run(Run),
+    /// Validate a configuration: every error at once
+    Check(Check),
+    /// Show services, servers, WAN links, and what is answered now
+    Status(Status),
+    /// Tell why a name is answered as it is
+    Explain(Explain),
+    /// Show counters of the data plane and of probes
+    Stats(Stats),
+    /// Take the program off all interfaces and end the daemon
+    Detach(Daemon),
+    /// Keep a program that passes everything on interfaces; native XDP_TX on veth needs one at the other end
+    #[command(hide = true)]
+    XdpPass {
+        /// Interfaces
+        #[arg(required = true, value_name = "IFACE")]
+        interfaces: Vec<String>,
+    },
+}
+
+/// Which daemon.
+#[derive(Clone, Debug, Args)]
+struct Daemon {
+    /// The daemon's configuration, which names its socket [default: /etc/failover/failover.toml]
+    #[arg(short = 'c', long = "config", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The daemon's socket
+    #[arg(long, value_name = "PATH", conflicts_with = "config")]
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// The configuration
+    #[arg(short = 'c', long = "config", value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    config: PathBuf,
+    /// Attach to this interface instead of the configured ones; may be given several times
+    #[arg(long = "interface", value_name = "IF")]
+    interfaces: Vec<String>,
+    /// How to attach, instead of as configured
+    #[arg(long, value_name = "MODE")]
+    xdp: Option<Xdp>,
+    /// Listen for commands here, instead of at the configured place
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Check {
+    /// The configuration [default: /etc/failover/failover.toml]
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same
+    #[arg(
+        short = 'c',
+        long = "config",
+        value_name = "FILE",
+        conflicts_with = "file"
+    )]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct Status {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+    /// Again every second
+    #[arg(long)]
+    watch: bool,
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    /// A name that a service answers for, or the name of a service
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    daemon: Daemon,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Stats {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How the program is attached.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Xdp {
+    /// Native, else generic
+    Auto,
+    /// In the driver
+    Native,
+    /// In the kernel's generic receive path
+    Generic,
+    /// Not at all
+    Off,
+}
+
+impl From<Xdp> for XdpMode {
+    fn from(xdp: Xdp) -> Self {
+        match xdp {
+            Xdp::Auto => Self::Auto,
+            Xdp::Native => Self::Native,
+            Xdp::Generic => Self::Generic,
+            Xdp::Off => Self::Off,
+        }
+    }
+}
+
+/// Does what the command line says.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::check(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Explain(args) => explain::explain(&args),
+        Command::Stats(args) => stats::stats(&args),
+        Command::Detach(daemon) => client::detach(&daemon),
+        Command::XdpPass { interfaces } => pass::pass(&interfaces),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "failover: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to standard output.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    print(&text)
+}
+
+/// The reader of our output has seen enough.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

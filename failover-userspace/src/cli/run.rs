@@ -1,0 +1,222 @@
+//! `failover run`: puts the daemon together.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use aya_log::EbpfLogger;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{debug, info, warn};
+use tracing_subscriber::EnvFilter;
+
+use super::Run;
+use crate::config::{self, Overrides};
+use crate::control::Socket;
+use crate::controller::{Controller, Core, Ended, Inputs, Now, Setup};
+use crate::dataplane::DataPlane;
+use crate::model::{Model, Settings, XdpMode};
+use crate::privileges;
+use crate::probe::{Engine, LinkWatcher};
+use crate::state::{Kept, Saver, Store};
+
+/// Room for the events of links.
+const LINK_EVENTS: usize = 1024;
+/// Room for the queries of clients.
+const QUERIES: usize = 64;
+/// Room for reports of probes: half a second of them, and never little.
+const REPORTS: std::ops::RangeInclusive<usize> = 1024..=65_536;
+/// What tasks get to end.
+const GRACE: Duration = Duration::from_secs(2);
+
+pub(super) fn run(args: &Run) -> Result<ExitCode> {
+    init_log()?;
+    let overrides = Overrides {
+        interfaces: args.interfaces.clone(),
+        xdp: args.xdp.map(Into::into),
+    };
+    let mut loaded = match config::load_with(&args.config, &overrides) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            writeln!(io::stderr(), "{errors}")?;
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    if let Some(socket) = &args.socket {
+        loaded.model.settings.control_socket.clone_from(socket);
+    }
+    for warning in &loaded.warnings {
+        warn!(at = %format_args!("{}:{}:{}", warning.file.display(), warning.line, warning.column), "{}", warning.message);
+    }
+    let model = Arc::new(loaded.model);
+    refuse_useless(&model.settings)?;
+
+    let socket = Socket::bind(&model.settings.control_socket)?;
+    // Capabilities belong to threads: what is given up must be before there are any.
+    privileges::keep_to_load().context("give up privileges")?;
+    let dir = &model.settings.state_dir;
+    let in_dir = || format!("state_dir {}", dir.display());
+    let (store, state) = Store::open(dir).with_context(in_dir)?;
+    let kept = Kept::of(&state, &model);
+    let plane = DataPlane::load(&model, state.generation).map_err(explain_refusal)?;
+    privileges::keep_to_run().context("give up privileges")?;
+    let saver = Saver::start(store, Arc::clone(&model), kept.clone(), state.generation)
+        .with_context(in_dir)?;
+
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
+    // The controller runs on this thread and may block it: tasks have the workers.
+    let done = runtime.block_on(serve(model, socket, plane, kept, saver));
+    runtime.shutdown_timeout(GRACE);
+    done?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn serve(
+    model: Arc<Model>,
+    socket: Socket,
+    mut plane: DataPlane,
+    kept: Kept,
+    saver: Saver,
+) -> Result<()> {
+    let stop = stop_signal()?;
+    follow_program_log(&mut plane);
+
+    let (queries, queries_receiver) = mpsc::channel(QUERIES);
+    let (stop_control, control_stops) = watch::channel(());
+    let control = tokio::spawn(socket.serve(Arc::clone(&model), queries, control_stops));
+
+    let (links, links_receiver) = mpsc::channel(LINK_EVENTS);
+    let _watcher = LinkWatcher::start(watched(&model), links).context("watch interfaces")?;
+    let room = model.probes.len().clamp(*REPORTS.start(), *REPORTS.end());
+    let (reports, reports_receiver) = mpsc::channel(room);
+    let core = Core::new(Arc::clone(&model), &kept, Now::read());
+    let engine = Engine::start_with(&model.probes, |probe| core.pace(probe), reports)
+        .context("start the probes")?;
+    info!(
+        services = model.services.len(),
+        servers = model.servers.len(),
+        wans = model.wans.len(),
+        probes = model.probes.len(),
+        "started"
+    );
+
+    let controller = Controller::new(Setup {
+        core,
+        plane,
+        saver,
+        set_pace: Box::new(move |probe, pace| engine.set_pace(probe, pace)),
+    });
+    let inputs = Inputs {
+        reports: reports_receiver,
+        links: links_receiver,
+        queries: queries_receiver,
+    };
+    let ended = controller.run(inputs, stop).await;
+    let _ = stop_control.send(());
+    let _ = tokio::time::timeout(GRACE, control).await;
+    match ended? {
+        Ended::Stopped => info!("stopped"),
+        Ended::Detached => info!("stopped: told to detach"),
+    }
+    Ok(())
+}
+
+/// Without the program nobody answers: this version has no slow path.
+fn refuse_useless(settings: &Settings) -> Result<()> {
+    if settings.xdp == XdpMode::Off {
+        bail!("xdp = \"off\": nothing would answer, as this version answers by XDP only");
+    }
+    if settings.interfaces.is_empty() {
+        bail!("nothing would answer: configure server.interfaces or pass --interface IF");
+    }
+    Ok(())
+}
+
+/// All interfaces that matter, each once.
+fn watched(model: &Model) -> BTreeSet<String> {
+    let wans = model.wans.iter().filter_map(|wan| wan.interface.clone());
+    wans.chain(model.settings.interfaces.iter().cloned())
+        .collect()
+}
+
+fn explain_refusal(error: crate::dataplane::Error) -> anyhow::Error {
+    let error = anyhow!(error);
+    let not_permitted = error.chain().any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+    });
+    if not_permitted {
+        error.context(
+            "loading the XDP program needs root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON",
+        )
+    } else {
+        error
+    }
+}
+
+/// Ready on SIGTERM or SIGINT.
+pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Log records of the XDP program join ours.
+fn follow_program_log(plane: &mut DataPlane) {
+    let logger = match EbpfLogger::init(plane.ebpf_mut()) {
+        Ok(logger) => logger,
+        Err(error) => return debug!(%error, "the program does not log"),
+    };
+    #[expect(
+        deprecated,
+        reason = "the other constructor is unsafe; a logger keeps its descriptor"
+    )]
+    let logger = AsyncFd::with_interest(logger, Interest::READABLE);
+    let mut logger = match logger {
+        Ok(logger) => logger,
+        Err(error) => return warn!(%error, "cannot follow the program's log"),
+    };
+    tokio::spawn(async move {
+        while let Ok(mut guard) = logger.readable_mut().await {
+            guard.get_inner_mut().flush();
+            guard.clear_ready();
+        }
+    });
+}
+
+/// Logs to standard error, as `FAILOVER_LOG` or else `RUST_LOG` says; `info` by default.
+fn init_log() -> Result<()> {
+    let filter = ["FAILOVER_LOG", "RUST_LOG"].into_iter().find_map(|name| {
+        Some((
+            name,
+            std::env::var(name).ok().filter(|value| !value.is_empty())?,
+        ))
+    });
+    let filter = match filter {
+        Some((name, filter)) => {
+            EnvFilter::try_new(&filter).with_context(|| format!("{name}={filter}"))?
+        }
+        None => EnvFilter::new("info"),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .try_init()
+        .map_err(|error| anyhow!(error))
+}

@@ -1,0 +1,770 @@
+//! The rules: from inputs to what is to be published, without I/O.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::event::Event;
+use crate::dataplane::{AttachedMode, Change, Generation};
+use crate::health::{
+    AdminState, Carrier, Effective, Failure, Machine, Pace, Targets, Verdict, effective,
+    link_verdict,
+};
+use crate::model::{Model, OnAllDown, ProbeId, ProbeTarget, ServerId, ServiceId, WanId};
+use crate::policy::{self, Answer, Decision, View};
+use crate::probe::{LinkEvent, Report};
+use crate::state::{Kept, Record, Standing};
+use crate::wire::{AddressAnswer, Family};
+
+/// How much later than its first probe's timeout the first round may end: the probes of the
+/// first round start one after another.
+const ROUND_GRACE: Duration = Duration::from_millis(50);
+/// Between two starts of the first round, at most.
+const ROUND_STEP: Duration = Duration::from_micros(100);
+/// After a publication that was refused.
+const PUBLISH_RETRY: Duration = Duration::from_millis(100);
+/// After an interface that refused the program.
+const ATTACH_RETRY: Duration = Duration::from_secs(10);
+
+/// A moment, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For intervals.
+    pub at: Instant,
+    /// For people.
+    pub wall: Timestamp,
+}
+
+impl Now {
+    /// What the clocks say; the one for people in milliseconds.
+    #[must_use]
+    pub fn read() -> Self {
+        let wall = Timestamp::now();
+        Self {
+            at: Instant::now(),
+            wall: Timestamp::from_millisecond(wall.as_millisecond()).unwrap_or(wall),
+        }
+    }
+}
+
+/// What happens to the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A probe was executed.
+    Probe(Report),
+    /// An interface came, went, or changed its carrier.
+    Link(LinkEvent),
+    /// The operator spoke.
+    Admin(Subject, AdminState),
+}
+
+/// What has a verdict and an admin state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A server.
+    Server(ServerId),
+    /// A WAN link.
+    Wan(WanId),
+}
+
+/// What is to be done, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Publish the names and all answers: the first publication. Then [`Core::published`].
+    PublishAll(Vec<Change>),
+    /// Publish these answers in one step. Then [`Core::published`] or [`Core::refused`].
+    Publish(Vec<Change>),
+    /// Attach the program. Then [`Core::attached`] or [`Core::not_attached`].
+    Attach {
+        /// The interface's name.
+        interface: String,
+        /// Its index.
+        index: u32,
+    },
+    /// Forget the program on an interface that is gone.
+    Forget {
+        /// The interface's name.
+        interface: String,
+    },
+    /// Run a probe so often.
+    SetPace(ProbeId, Pace),
+    /// Keep this over a restart.
+    Save(Record),
+    /// Tell the operator.
+    Log(Event),
+}
+
+/// All state.
+#[derive(Debug)]
+pub struct Core {
+    pub(super) model: Arc<Model>,
+    index: Index,
+    pub(super) probes: Vec<ProbeState>,
+    pub(super) servers: Subjects,
+    pub(super) wans: Subjects,
+    /// Of each link; `None`: not known yet.
+    pub(super) carriers: Vec<Option<Carrier>>,
+    pub(super) services: Vec<ServiceState>,
+    pub(super) interfaces: Vec<InterfaceState>,
+    pub(super) generation: Generation,
+    /// Probes by kind and outcome.
+    pub(super) outcomes: BTreeMap<(&'static str, &'static str), u64>,
+    phase: Phase,
+    /// Services that depend on what has changed.
+    dirty: Vec<ServiceId>,
+    /// Services whose answers are being published.
+    in_flight: Vec<ServiceId>,
+    commands: Vec<Command>,
+}
+
+/// Who depends on what.
+#[derive(Debug)]
+struct Index {
+    /// Of each probe.
+    users: Vec<Vec<Subject>>,
+    /// Of each link.
+    services: Vec<Vec<ServiceId>>,
+    /// Of each interface.
+    wans: HashMap<String, Vec<WanId>>,
+}
+
+#[derive(Debug)]
+pub(super) struct ProbeState {
+    pub(super) machine: Machine,
+    pub(super) last_error: Option<Failure>,
+    pub(super) rtt: Option<Duration>,
+    pace: Pace,
+    /// The first round need not wait for it.
+    heard: bool,
+}
+
+/// Servers or links, each by its index.
+#[derive(Debug)]
+pub(super) struct Subjects {
+    pub(super) admin: Vec<AdminState>,
+    pub(super) verdict: Vec<Verdict>,
+    pub(super) effective: Vec<Effective>,
+    pub(super) since: Vec<Timestamp>,
+    /// Saved before the restart.
+    kept: Vec<Standing>,
+}
+
+#[derive(Debug)]
+pub(super) struct ServiceState {
+    pub(super) decision: Option<Decision>,
+    /// Last answer that had a candidate; kept for services that may need it.
+    pub(super) last: Option<Answer>,
+    /// When the answer changed.
+    pub(super) since: Timestamp,
+    /// What brought the answer.
+    pub(super) generation: Generation,
+    /// The answer has been decided, but not published.
+    pub(super) unpublished: bool,
+    /// It is in [`Core::dirty`].
+    dirty: bool,
+}
+
+/// An interface the program belongs on.
+#[derive(Debug)]
+pub(super) struct InterfaceState {
+    pub(super) name: String,
+    /// The netlink table has been read.
+    known: bool,
+    index: Option<u32>,
+    attached: Option<u32>,
+    pub(super) mode: Option<AttachedMode>,
+    /// The operator knows that it is missing.
+    missed: bool,
+    retry: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// The first round runs: nothing has been published. Ends at the deadline, or when
+    /// nothing is awaited any more: probes, and the state of interfaces.
+    FirstRound { deadline: Instant, awaited: usize },
+    /// Answers are published as they change, but not before `not_before`.
+    Live { not_before: Option<Instant> },
+}
+
+impl Subjects {
+    fn new(kept: Vec<Standing>, now: Now) -> Self {
+        Self {
+            admin: kept.iter().map(|standing| standing.admin).collect(),
+            verdict: vec![Verdict::Unknown; kept.len()],
+            effective: vec![Effective::Unknown; kept.len()],
+            since: vec![now.wall; kept.len()],
+            kept,
+        }
+    }
+
+    fn standing(&self, index: usize) -> Standing {
+        Standing {
+            admin: self.admin[index],
+            effective: self.effective[index],
+            since: Some(self.since[index]),
+        }
+    }
+
+    /// Sets the verdict; tells whether verdict and effective state have changed.
+    fn set(&mut self, index: usize, verdict: Verdict, restoring: bool, now: Now) -> (bool, bool) {
+        let before = (self.verdict[index], self.effective[index]);
+        let after = (verdict, effective(self.admin[index], verdict));
+        (self.verdict[index], self.effective[index]) = after;
+        if before.1 != after.1 {
+            let kept = self.kept[index];
+            let same = restoring && kept.effective == after.1;
+            self.since[index] = kept.since.filter(|_| same).unwrap_or(now.wall);
+        }
+        (before.0 != after.0, before.1 != after.1)
+    }
+}
+
+impl Index {
+    fn new(model: &Model) -> Self {
+        let mut index = Self {
+            users: vec![Vec::new(); model.probes.len()],
+            services: vec![Vec::new(); model.wans.len()],
+            wans: HashMap::new(),
+        };
+        for (server, id) in model.servers.iter().zip((0..).map(ServerId)) {
+            if let Some(probe) = server.probe {
+                index.users[probe.index()].push(Subject::Server(id));
+            }
+        }
+        for (wan, id) in model.wans.iter().zip((0..).map(WanId)) {
+            for target in &wan.targets {
+                let users = &mut index.users[target.probe.index()];
+                if users.last() != Some(&Subject::Wan(id)) {
+                    users.push(Subject::Wan(id));
+                }
+            }
+            if let Some(interface) = &wan.interface {
+                index.wans.entry(interface.clone()).or_default().push(id);
+            }
+        }
+        for (service, id) in model.services.iter().zip((0..).map(ServiceId)) {
+            for address in &service.wan {
+                let services = &mut index.services[address.wan.index()];
+                if services.last() != Some(&id) {
+                    services.push(id);
+                }
+            }
+        }
+        index
+    }
+}
+
+impl Core {
+    /// Nothing is published, and the first round of probes starts now. Verdicts in `kept`
+    /// need not be waited for.
+    #[must_use]
+    pub fn new(model: Arc<Model>, kept: &Kept, now: Now) -> Self {
+        let index = Index::new(&model);
+        let probes: Vec<ProbeState> = model
+            .probes
+            .iter()
+            .zip(&kept.verdicts)
+            .map(|(probe, verdict)| ProbeState {
+                machine: Machine::restore(probe.timing.rise, probe.timing.fall, *verdict),
+                last_error: None,
+                rtt: None,
+                pace: Pace::Normal,
+                heard: *verdict != Verdict::Unknown,
+            })
+            .collect();
+        let interfaces = model.settings.interfaces.iter().map(|name| InterfaceState {
+            name: name.clone(),
+            known: false,
+            index: None,
+            attached: None,
+            mode: None,
+            missed: false,
+            retry: None,
+        });
+        let carriers = model.wans.iter().map(|wan| match wan.interface {
+            Some(_) => None,
+            None => Some(Carrier::NotWatched),
+        });
+        let services = (0..).map(ServiceId).take(model.services.len());
+        let services = services.map(|id| ServiceState {
+            decision: None,
+            last: kept.last.get(&id).cloned(),
+            since: now.wall,
+            generation: Generation(0),
+            unpublished: false,
+            dirty: false,
+        });
+        let watched = index.wans.keys().chain(&model.settings.interfaces);
+        let watched = watched.collect::<std::collections::HashSet<_>>().len();
+        let timeout = model.probes.iter().map(|probe| probe.timing.timeout).max();
+        let round = ROUND_STEP * u32::try_from(model.probes.len()).unwrap_or(u32::MAX);
+        let interval = model.probes.iter().map(|probe| probe.timing.interval).max();
+        let length = timeout.unwrap_or_default() + round.min(interval.unwrap_or_default());
+        let mut core = Self {
+            phase: Phase::FirstRound {
+                deadline: now.at + length + ROUND_GRACE,
+                awaited: watched + probes.iter().filter(|probe| !probe.heard).count(),
+            },
+            probes,
+            servers: Subjects::new(kept.servers.clone(), now),
+            wans: Subjects::new(kept.wans.clone(), now),
+            carriers: carriers.collect(),
+            services: services.collect(),
+            interfaces: interfaces.collect(),
+            generation: Generation(0),
+            outcomes: BTreeMap::new(),
+            dirty: Vec::new(),
+            in_flight: Vec::new(),
+            commands: Vec::new(),
+            index,
+            model,
+        };
+        for subject in core.subjects() {
+            core.refresh(subject, now);
+        }
+        for probe in (0..).map(ProbeId).take(core.probes.len()) {
+            core.repace(probe, now);
+        }
+        // What has been so all along is no news, and the paces are asked for.
+        core.commands.clear();
+        core
+    }
+
+    /// How often a probe runs.
+    #[must_use]
+    pub fn pace(&self, probe: ProbeId) -> Pace {
+        self.probes[probe.index()].pace
+    }
+
+    /// Whether the first publication has been asked for.
+    #[must_use]
+    pub const fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live { .. })
+    }
+
+    /// Takes something in; [`Core::settle`] tells what follows.
+    pub fn input(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Probe(report) => self.on_report(report, now),
+            Input::Link(event) => self.on_link(&event, now),
+            Input::Admin(subject, state) => self.on_admin(subject, state, now),
+        }
+    }
+
+    /// What is to be done now, in this order.
+    #[must_use]
+    pub fn settle(&mut self, now: Now) -> Vec<Command> {
+        let mut commands = Vec::new();
+        match self.phase {
+            Phase::FirstRound { deadline, awaited } if awaited == 0 || now.at >= deadline => {
+                self.phase = Phase::Live { not_before: None };
+                self.dirty.clear();
+                let all = (0..).map(ServiceId).take(self.services.len());
+                let changes = all.filter_map(|id| self.decide(id, now)).collect();
+                commands.push(Command::PublishAll(changes));
+            }
+            Phase::Live { not_before } if not_before.is_none_or(|time| now.at >= time) => {
+                self.phase = Phase::Live { not_before: None };
+                let dirty = std::mem::take(&mut self.dirty);
+                let changes: Vec<Change> = dirty
+                    .into_iter()
+                    .filter_map(|id| self.decide(id, now))
+                    .collect();
+                if !changes.is_empty() {
+                    commands.push(Command::Publish(changes));
+                }
+            }
+            Phase::FirstRound { .. } | Phase::Live { .. } => {}
+        }
+        if self.is_live() {
+            self.want_attached(now);
+        }
+        commands.append(&mut self.commands);
+        commands
+    }
+
+    /// When [`Core::settle`] has something to do, should nothing happen before.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Instant> {
+        let phase = match self.phase {
+            Phase::FirstRound { deadline, .. } => Some(deadline),
+            Phase::Live { not_before } => not_before,
+        };
+        let retries = self
+            .interfaces
+            .iter()
+            .filter_map(|interface| interface.retry);
+        phase.into_iter().chain(retries).min()
+    }
+
+    /// What [`Core::settle`] asked to publish has been published.
+    pub fn published(&mut self, generation: Generation) {
+        self.generation = generation;
+        for id in self.in_flight.drain(..) {
+            let service = &mut self.services[id.index()];
+            service.generation = generation;
+            service.unpublished = false;
+        }
+    }
+
+    /// What [`Core::settle`] asked to publish has not been published: it asks again soon.
+    pub fn refused(&mut self, now: Now) {
+        self.phase = Phase::Live {
+            not_before: Some(now.at + PUBLISH_RETRY),
+        };
+        for id in std::mem::take(&mut self.in_flight) {
+            self.touch(id);
+        }
+    }
+
+    /// The program is on an interface.
+    pub fn attached(&mut self, interface: &str, index: u32, mode: AttachedMode) {
+        if let Some(interface) = self.interface(interface) {
+            interface.attached = Some(index);
+            interface.mode = Some(mode);
+            interface.retry = None;
+        }
+    }
+
+    /// The program is not on an interface: [`Core::settle`] asks again later.
+    pub fn not_attached(&mut self, interface: &str, now: Now) {
+        if let Some(interface) = self.interface(interface) {
+            interface.retry = Some(now.at + ATTACH_RETRY);
+        }
+    }
+
+    /// The states decisions rest on.
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            servers: &self.servers.effective,
+            wans: &self.wans.effective,
+        }
+    }
+
+    fn subjects(&self) -> impl Iterator<Item = Subject> + use<> {
+        let servers = (0..).map(ServerId).take(self.model.servers.len());
+        let wans = (0..).map(WanId).take(self.model.wans.len());
+        servers.map(Subject::Server).chain(wans.map(Subject::Wan))
+    }
+
+    fn on_report(&mut self, report: Report, now: Now) {
+        let Some(probe) = self.probes.get_mut(report.probe.index()) else {
+            return;
+        };
+        let kind = match self.model.probe(report.probe).target {
+            ProbeTarget::Tcp(_) => "tcp",
+            ProbeTarget::Icmp(_) => "icmp",
+        };
+        let outcome = report
+            .outcome
+            .as_ref()
+            .err()
+            .map_or("success", Failure::label);
+        *self.outcomes.entry((kind, outcome)).or_default() += 1;
+        if probe.pace == Pace::Paused {
+            // Sent before it was paused.
+            return;
+        }
+        let flip = match report.outcome {
+            Ok(rtt) => {
+                probe.rtt = Some(rtt);
+                probe.last_error = None;
+                probe.machine.on_outcome(true)
+            }
+            // Says nothing about the target; the engine has warned.
+            Err(error @ Failure::Local(_)) => {
+                probe.last_error = Some(error);
+                None
+            }
+            Err(error) => {
+                probe.last_error = Some(error);
+                probe.machine.on_outcome(false)
+            }
+        };
+        self.hear(report.probe);
+        self.repace(report.probe, now);
+        if let Some(flip) = flip {
+            let record = Record::Verdict(report.probe, flip.to);
+            self.commands.push(Command::Save(record));
+            self.refresh_users(report.probe, now);
+        }
+    }
+
+    fn on_link(&mut self, event: &LinkEvent, now: Now) {
+        let mut first = false;
+        let wans = self.index.wans.get(&event.interface);
+        for wan in wans.cloned().unwrap_or_default() {
+            first |= self.carriers[wan.index()].replace(event.carrier).is_none();
+            self.refresh(Subject::Wan(wan), now);
+        }
+        let mut gone = false;
+        if let Some(interface) = self.interface(&event.interface) {
+            first |= !std::mem::replace(&mut interface.known, true);
+            interface.index = event.index;
+            // Whatever has changed, it may be what the program was refused for.
+            interface.retry = None;
+            if interface.attached.is_some() && interface.attached != event.index {
+                interface.attached = None;
+                interface.mode = None;
+                gone = true;
+            }
+            if event.index.is_some() {
+                interface.missed = false;
+            }
+        }
+        if gone {
+            self.commands.push(Command::Forget {
+                interface: event.interface.clone(),
+            });
+        }
+        if first {
+            self.await_one_less();
+        }
+    }
+
+    fn on_admin(&mut self, subject: Subject, state: AdminState, now: Now) {
+        let (subjects, index) = self.slot(subject);
+        if std::mem::replace(&mut subjects.admin[index], state) == state {
+            return;
+        }
+        for probe in self.probes_of(subject) {
+            self.repace(probe, now);
+        }
+        self.refresh(subject, now);
+        // Admin states are kept even if nothing follows from them.
+        self.save(subject);
+    }
+
+    fn slot(&mut self, subject: Subject) -> (&mut Subjects, usize) {
+        match subject {
+            Subject::Server(id) => (&mut self.servers, id.index()),
+            Subject::Wan(id) => (&mut self.wans, id.index()),
+        }
+    }
+
+    fn interface(&mut self, name: &str) -> Option<&mut InterfaceState> {
+        self.interfaces
+            .iter_mut()
+            .find(|interface| interface.name == name)
+    }
+
+    fn probes_of(&self, subject: Subject) -> Vec<ProbeId> {
+        match subject {
+            Subject::Server(id) => self.model.server(id).probe.into_iter().collect(),
+            Subject::Wan(id) => {
+                let targets = self.model.wan(id).targets.iter();
+                targets.map(|target| target.probe).collect()
+            }
+        }
+    }
+
+    fn admin(&self, subject: Subject) -> AdminState {
+        match subject {
+            Subject::Server(id) => self.servers.admin[id.index()],
+            Subject::Wan(id) => self.wans.admin[id.index()],
+        }
+    }
+
+    /// The first round need not wait for this probe any more.
+    fn hear(&mut self, probe: ProbeId) {
+        if !std::mem::replace(&mut self.probes[probe.index()].heard, true) {
+            self.await_one_less();
+        }
+    }
+
+    const fn await_one_less(&mut self) {
+        if let Phase::FirstRound { awaited, .. } = &mut self.phase {
+            *awaited = awaited.saturating_sub(1);
+        }
+    }
+
+    /// How often a probe runs: not at all if nobody who uses it is to be checked, else as
+    /// its machine says.
+    fn repace(&mut self, id: ProbeId, now: Now) {
+        let users = &self.index.users[id.index()];
+        let checked = users.iter().any(|user| self.admin(*user).is_checked());
+        let timing = self.model.probe(id).timing;
+        let probe = &mut self.probes[id.index()];
+        let before = probe.pace;
+        if checked && before == Pace::Paused {
+            // What it was before says little: the first probe decides.
+            probe.machine = Machine::new(timing.rise, timing.fall);
+            probe.last_error = None;
+            probe.rtt = None;
+        }
+        probe.pace = if checked {
+            probe.machine.pace()
+        } else {
+            Pace::Paused
+        };
+        let pace = probe.pace;
+        if pace == before {
+            return;
+        }
+        self.commands.push(Command::SetPace(id, pace));
+        if pace == Pace::Paused {
+            self.hear(id);
+        } else if before == Pace::Paused {
+            let record = Record::Verdict(id, Verdict::Unknown);
+            self.commands.push(Command::Save(record));
+            self.refresh_users(id, now);
+        }
+    }
+
+    fn refresh_users(&mut self, probe: ProbeId, now: Now) {
+        for i in 0..self.index.users[probe.index()].len() {
+            self.refresh(self.index.users[probe.index()][i], now);
+        }
+    }
+
+    /// Derives verdict and effective state, and notes who depends on them.
+    fn refresh(&mut self, subject: Subject, now: Now) {
+        let verdict = self.verdict(subject);
+        let restoring = !self.is_live();
+        let (subjects, index) = self.slot(subject);
+        let (turned, changed) = subjects.set(index, verdict, restoring, now);
+        if changed {
+            match subject {
+                Subject::Server(id) => self.touch(self.model.server(id).service),
+                Subject::Wan(id) => {
+                    for i in 0..self.index.services[id.index()].len() {
+                        self.touch(self.index.services[id.index()][i]);
+                    }
+                }
+            }
+            self.save(subject);
+        }
+        if turned || changed {
+            let event = self.event(subject);
+            self.commands.push(Command::Log(event));
+        }
+    }
+
+    fn verdict(&self, subject: Subject) -> Verdict {
+        let verdict = |probe: ProbeId| self.probes[probe.index()].machine.verdict();
+        match subject {
+            Subject::Server(id) => self
+                .model
+                .server(id)
+                .probe
+                .map_or(Verdict::Unknown, verdict),
+            Subject::Wan(id) => {
+                let wan = self.model.wan(id);
+                let targets: Targets = wan
+                    .targets
+                    .iter()
+                    .map(|target| verdict(target.probe))
+                    .collect();
+                self.carriers[id.index()].map_or(Verdict::Unknown, |carrier| {
+                    link_verdict(carrier, targets, wan.min_up)
+                })
+            }
+        }
+    }
+
+    fn save(&mut self, subject: Subject) {
+        let record = match subject {
+            Subject::Server(id) => Record::Server(id, self.servers.standing(id.index())),
+            Subject::Wan(id) => Record::Wan(id, self.wans.standing(id.index())),
+        };
+        self.commands.push(Command::Save(record));
+    }
+
+    fn event(&self, subject: Subject) -> Event {
+        match subject {
+            Subject::Server(id) => {
+                let probe = self.model.server(id).probe;
+                Event::Server {
+                    id,
+                    verdict: self.servers.verdict[id.index()],
+                    admin: self.servers.admin[id.index()],
+                    effective: self.servers.effective[id.index()],
+                    error: probe.and_then(|probe| self.probes[probe.index()].last_error.clone()),
+                    first: !self.is_live(),
+                }
+            }
+            Subject::Wan(id) => Event::Wan {
+                id,
+                verdict: self.wans.verdict[id.index()],
+                admin: self.wans.admin[id.index()],
+                effective: self.wans.effective[id.index()],
+                carrier: self.carriers[id.index()],
+                first: !self.is_live(),
+            },
+        }
+    }
+
+    /// The service's answer may have changed.
+    fn touch(&mut self, id: ServiceId) {
+        let service = &mut self.services[id.index()];
+        if !std::mem::replace(&mut service.dirty, true) {
+            self.dirty.push(id);
+        }
+    }
+
+    /// Decides what a service answers; what is to be published, if that has changed.
+    fn decide(&mut self, id: ServiceId, now: Now) -> Option<Change> {
+        let model = Arc::clone(&self.model);
+        let service = model.service(id);
+        let state = &self.services[id.index()];
+        let decision = policy::decide(service, &model, self.view(), state.last.as_ref());
+        let state = &mut self.services[id.index()];
+        state.dirty = false;
+        let needs_last = service.on_all_down == OnAllDown::Last;
+        if needs_last && decision.had_candidate() && state.last.as_ref() != Some(&decision.answer) {
+            state.last = Some(decision.answer.clone());
+            let record = Record::Last(id, decision.answer.clone());
+            self.commands.push(Command::Save(record));
+        }
+        let before = state.decision.as_ref();
+        let first = before.is_none();
+        // The answer on the wire follows from this one and from what never changes.
+        let changed = before.is_none_or(|before| before.answer != decision.answer);
+        if before != Some(&decision) {
+            let event = Event::Service {
+                id,
+                decision: decision.clone(),
+                first,
+            };
+            self.commands.push(Command::Log(event));
+        }
+        if changed {
+            state.since = now.wall;
+            state.unpublished = true;
+        }
+        let change = state.unpublished.then(|| Change {
+            service: id,
+            a: AddressAnswer::new(service, &decision.answer, Family::V4),
+            aaaa: AddressAnswer::new(service, &decision.answer, Family::V6),
+        });
+        state.decision = Some(decision);
+        if change.is_some() {
+            self.in_flight.push(id);
+        }
+        change
+    }
+
+    /// Asks for the program where it is missing.
+    fn want_attached(&mut self, now: Now) {
+        for interface in &mut self.interfaces {
+            let name = || interface.name.clone();
+            match interface.index {
+                Some(index) if interface.attached.is_none() => {
+                    if interface.retry.is_none_or(|time| now.at >= time) {
+                        let interface = name();
+                        self.commands.push(Command::Attach { interface, index });
+                    }
+                }
+                None if !std::mem::replace(&mut interface.missed, true) => {
+                    let name = name();
+                    self.commands
+                        .push(Command::Log(Event::NoInterface { name }));
+                }
+                Some(_) | None => {}
+            }
+        }
+    }
+}

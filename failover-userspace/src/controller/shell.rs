@@ -1,0 +1,413 @@
+//! The shell around the core: waits, feeds it, and does what it says.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use failover_common::counters::{Counters, ServiceHits};
+use sd_notify::NotifyState;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+use tracing::{debug, error, info, warn};
+
+use super::core::{Command, Core, Input, Now};
+use super::view::{Part, StatsPart};
+use crate::dataplane::{self, AttachedMode, Change, DataPlane, Generation};
+use crate::health::Pace;
+use crate::model::{Model, ProbeId, ServiceId, XdpMode};
+use crate::probe::{LinkEvent, Report};
+use crate::protocol::Explain;
+use crate::state::Saver;
+
+/// Inputs taken in before anything is published, at most.
+const MOST_AT_ONCE: usize = 1 << 16;
+/// Events logged of one step, at most: a log that is full of them helps nobody.
+const MOST_LOGGED: usize = 1000;
+/// Between two heartbeats, at most.
+const BEAT: Duration = Duration::from_secs(1);
+
+/// What the controller needs of a data plane.
+pub trait Publish {
+    /// As [`DataPlane::publish_all`].
+    ///
+    /// # Errors
+    ///
+    /// If nothing has been published.
+    fn publish_all(
+        &mut self,
+        model: &Model,
+        changes: &[Change],
+    ) -> Result<Generation, dataplane::Error>;
+    /// As [`DataPlane::publish`].
+    ///
+    /// # Errors
+    ///
+    /// If nothing has been published.
+    fn publish(&mut self, changes: &[Change]) -> Result<Generation, dataplane::Error>;
+    /// As [`DataPlane::generation`].
+    fn generation(&self) -> Generation;
+    /// As [`DataPlane::beat`].
+    fn beat(&mut self, max_stale: Option<Duration>);
+    /// As [`DataPlane::attach`].
+    ///
+    /// # Errors
+    ///
+    /// If the interface refuses.
+    fn attach(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<AttachedMode, dataplane::Error>;
+    /// As [`DataPlane::detach`].
+    fn detach(&mut self, interface: &str);
+    /// As [`DataPlane::counters`].
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    fn counters(&self) -> Result<Counters, dataplane::Error>;
+    /// As [`DataPlane::service_hits`].
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, dataplane::Error>;
+}
+
+impl Publish for DataPlane {
+    fn publish_all(
+        &mut self,
+        model: &Model,
+        changes: &[Change],
+    ) -> Result<Generation, dataplane::Error> {
+        self.publish_all(model, changes)
+    }
+
+    fn publish(&mut self, changes: &[Change]) -> Result<Generation, dataplane::Error> {
+        self.publish(changes)
+    }
+
+    fn generation(&self) -> Generation {
+        self.generation()
+    }
+
+    fn beat(&mut self, max_stale: Option<Duration>) {
+        self.beat(max_stale);
+    }
+
+    fn attach(
+        &mut self,
+        interface: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<AttachedMode, dataplane::Error> {
+        self.attach(interface, index, mode)
+    }
+
+    fn detach(&mut self, interface: &str) {
+        self.detach(interface);
+    }
+
+    fn counters(&self) -> Result<Counters, dataplane::Error> {
+        self.counters()
+    }
+
+    fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, dataplane::Error> {
+        self.service_hits(service)
+    }
+}
+
+/// What somebody wants of the controller. A reply that nobody waits for is not missed.
+#[derive(Debug)]
+pub enum Query {
+    /// A part of the status, with services from this index on.
+    Status(usize, oneshot::Sender<Result<Part, dataplane::Error>>),
+    /// Why a service is answered as it is, under this name.
+    Explain(String, ServiceId, oneshot::Sender<Explain>),
+    /// A part of the counters, with services from this index on.
+    Stats(usize, oneshot::Sender<Result<StatsPart, dataplane::Error>>),
+    /// Take the program off all interfaces, and end. Replies with their names.
+    Detach(oneshot::Sender<Vec<String>>),
+}
+
+/// Where the controller's news come from.
+#[derive(Debug)]
+pub struct Inputs {
+    /// From the probe engine.
+    pub reports: mpsc::Receiver<Report>,
+    /// From the link watcher.
+    pub links: mpsc::Receiver<LinkEvent>,
+    /// From the control socket.
+    pub queries: mpsc::Receiver<Query>,
+}
+
+/// What a controller is made of.
+pub struct Setup<P> {
+    /// The state.
+    pub core: Core,
+    /// Where answers go.
+    pub plane: P,
+    /// What outlives a restart goes there.
+    pub saver: Saver,
+    /// Changes how often a probe runs.
+    pub set_pace: Box<dyn FnMut(ProbeId, Pace)>,
+}
+
+/// Why the controller has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It was told to stop.
+    Stopped,
+    /// It was told to detach.
+    Detached,
+}
+
+/// The task that owns all state.
+pub struct Controller<P> {
+    core: Core,
+    plane: P,
+    saver: Saver,
+    set_pace: Box<dyn FnMut(ProbeId, Pace)>,
+    beat: Duration,
+    next_beat: Instant,
+    ready: bool,
+}
+
+impl<P: Publish> Controller<P> {
+    /// A controller that has not begun.
+    #[must_use]
+    pub fn new(setup: Setup<P>) -> Self {
+        let Setup {
+            core,
+            plane,
+            saver,
+            set_pace,
+        } = setup;
+        let quarter = core.model.settings.max_stale.map(|max_stale| max_stale / 4);
+        let half = sd_notify::watchdog_enabled().map(|watchdog| watchdog / 2);
+        let beat = [quarter, half]
+            .into_iter()
+            .flatten()
+            .fold(BEAT, Duration::min);
+        Self {
+            core,
+            plane,
+            saver,
+            set_pace,
+            // Not a busy loop, whatever is configured.
+            beat: beat.max(Duration::from_millis(1)),
+            next_beat: Instant::now(),
+            ready: false,
+        }
+    }
+
+    /// Runs until `stop` is ready or [`Query::Detach`] comes; then takes the program off its
+    /// interfaces and saves the state.
+    ///
+    /// # Errors
+    ///
+    /// If the first publication or the first attachment is refused, or a source of inputs ends.
+    pub async fn run(
+        mut self,
+        mut inputs: Inputs,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Ended> {
+        let ended = self.work(&mut inputs, stop).await;
+        notify(&[NotifyState::Stopping]);
+        self.detach_all();
+        self.saver.stop(self.plane.generation());
+        ended
+    }
+
+    async fn work(&mut self, inputs: &mut Inputs, stop: impl Future<Output = ()>) -> Result<Ended> {
+        let mut stop = pin!(stop);
+        loop {
+            let wake_at = self
+                .core
+                .wake_at()
+                .map_or(self.next_beat, |at| at.min(self.next_beat));
+            let mut query = None;
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(Ended::Stopped),
+                link = inputs.links.recv() => {
+                    let link = link.context("the link watcher has ended")?;
+                    self.core.input(Input::Link(link), Now::read());
+                }
+                report = inputs.reports.recv() => {
+                    let report = report.context("the probe engine has ended")?;
+                    self.core.input(Input::Probe(report), Now::read());
+                }
+                Some(asked) = inputs.queries.recv() => query = Some(asked),
+                () = sleep_until(wake_at.into()) => {}
+            }
+            self.take_waiting(inputs);
+            self.settle()?;
+            // Not only when nothing else happens.
+            let query = query.or_else(|| inputs.queries.try_recv().ok());
+            if let Some(query) = query
+                && self.answer(query) == Some(Ended::Detached)
+            {
+                return Ok(Ended::Detached);
+            }
+            let now = Instant::now();
+            if now >= self.next_beat {
+                self.plane.beat(self.core.model.settings.max_stale);
+                notify(&[NotifyState::Watchdog]);
+                self.next_beat = now + self.beat;
+            }
+        }
+    }
+
+    /// Whatever has already happened is published in one step.
+    fn take_waiting(&mut self, inputs: &mut Inputs) {
+        let now = Now::read();
+        for _ in 0..MOST_AT_ONCE {
+            if let Ok(link) = inputs.links.try_recv() {
+                self.core.input(Input::Link(link), now);
+            } else if let Ok(report) = inputs.reports.try_recv() {
+                self.core.input(Input::Probe(report), now);
+            } else {
+                break;
+            }
+        }
+    }
+
+    fn settle(&mut self) -> Result<()> {
+        let now = Now::read();
+        let mut logged = 0;
+        for command in self.core.settle(now) {
+            match command {
+                Command::PublishAll(changes) => {
+                    self.plane.beat(self.core.model.settings.max_stale);
+                    let generation = self
+                        .plane
+                        .publish_all(&self.core.model, &changes)
+                        .context("the first publication")?;
+                    self.published(generation);
+                    info!(%generation, services = changes.len(), "first publication");
+                }
+                Command::Publish(changes) => match self.plane.publish(&changes) {
+                    Ok(generation) => {
+                        self.published(generation);
+                        debug!(%generation, services = changes.len(), "published");
+                    }
+                    Err(error) => {
+                        self.core.refused(now);
+                        let error = anyhow!(error);
+                        error!(
+                            error = format!("{error:#}"),
+                            services = changes.len(),
+                            "publication refused"
+                        );
+                    }
+                },
+                Command::Attach { interface, index } => self.attach(&interface, index, now)?,
+                Command::Forget { interface } => {
+                    self.plane.detach(&interface);
+                    warn!(interface, "interface gone, and the program with it");
+                }
+                Command::SetPace(probe, pace) => (self.set_pace)(probe, pace),
+                Command::Save(record) => self.saver.record(record),
+                Command::Log(event) => {
+                    logged += 1;
+                    if logged <= MOST_LOGGED {
+                        event.log(&self.core.model);
+                    }
+                }
+            }
+        }
+        if logged > MOST_LOGGED {
+            warn!(
+                omitted = logged - MOST_LOGGED,
+                "more changes at once than fit a log"
+            );
+        }
+        if self.core.is_live() && !self.ready {
+            self.ready = true;
+            notify(&[NotifyState::Ready]);
+            info!("ready");
+        }
+        Ok(())
+    }
+
+    fn published(&mut self, generation: Generation) {
+        self.core.published(generation);
+        self.saver.published(generation);
+    }
+
+    fn attach(&mut self, interface: &str, index: u32, now: Now) -> Result<()> {
+        let mode = self.core.model.settings.xdp;
+        match self.plane.attach(interface, index, mode) {
+            Ok(mode) => {
+                self.core.attached(interface, index, mode);
+                info!(interface, index, ?mode, "program attached");
+            }
+            Err(error) => {
+                let error = anyhow!(error);
+                if !self.ready {
+                    let hint = match mode {
+                        XdpMode::Native => {
+                            "; its driver may not support native XDP: try xdp = \"auto\""
+                        }
+                        XdpMode::Auto | XdpMode::Generic | XdpMode::Off => "",
+                    };
+                    bail!("interface {interface} refuses the program: {error:#}{hint}");
+                }
+                self.core.not_attached(interface, now);
+                warn!(
+                    interface,
+                    index,
+                    error = format!("{error:#}"),
+                    "interface refuses the program: trying again"
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, query: Query) -> Option<Ended> {
+        match query {
+            Query::Status(from, reply) => {
+                let counters = self.plane.counters();
+                let _ = reply.send(counters.map(|counters| self.core.status(from, &counters)));
+            }
+            Query::Explain(name, service, reply) => {
+                let _ = reply.send(self.core.explain(name, service));
+            }
+            Query::Stats(from, reply) => {
+                let hits = |service| self.plane.service_hits(service);
+                let counters = self.plane.counters();
+                let stats = counters.and_then(|counters| self.core.stats(from, &counters, hits));
+                let _ = reply.send(stats);
+            }
+            Query::Detach(reply) => {
+                let _ = reply.send(self.detach_all());
+                return Some(Ended::Detached);
+            }
+        }
+        None
+    }
+
+    /// Takes the program off its interfaces; says off which.
+    fn detach_all(&mut self) -> Vec<String> {
+        let interfaces = self.core.interfaces.iter_mut();
+        let attached = interfaces
+            .filter_map(|interface| interface.mode.take().map(|_| interface.name.clone()));
+        let attached: Vec<String> = attached.collect();
+        for interface in &attached {
+            self.plane.detach(interface);
+            info!(interface, "program detached");
+        }
+        attached
+    }
+}
+
+/// Tells systemd, if it listens.
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        debug!(%error, "sd_notify");
+    }
+}

@@ -1,0 +1,222 @@
+//! The reference case of the design, for tests, and a core that is fed in few words.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+
+use super::{Command, Core, Event, Input, Now, Subject};
+use crate::config;
+use crate::dataplane::Generation;
+use crate::health::{AdminState, Carrier, Failure};
+use crate::model::{Model, ProbeId, ServerId, WanId};
+use crate::probe::{LinkEvent, Report};
+use crate::state::{Kept, Record};
+
+/// `examples/reference.toml`.
+pub(crate) fn reference() -> Model {
+    example("")
+}
+
+/// The same with more text at the end of the configuration.
+pub(crate) fn example(more: &str) -> Model {
+    let dir = tempfile::tempdir().expect("a directory");
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let zone = dir.path().join("example.com.zone");
+    std::fs::copy(format!("{examples}/example.com.zone"), zone).expect("the zone file");
+    let text = std::fs::read_to_string(format!("{examples}/reference.toml")).expect("the file");
+    let file = dir.path().join("reference.toml");
+    std::fs::write(&file, text + more).expect("a file");
+    config::load(&file).expect("a configuration").model
+}
+
+/// The probes of a server, called as in the configuration, or of a link.
+pub(crate) fn probes(model: &Model, name: &str) -> Vec<ProbeId> {
+    let servers = model.servers.iter().filter(|server| server.name == name);
+    let wans = model.wans.iter().filter(|wan| wan.name == name);
+    let targets = wans.flat_map(|wan| wan.targets.iter().map(|target| target.probe));
+    servers
+        .filter_map(|server| server.probe)
+        .chain(targets)
+        .collect()
+}
+
+/// A report of a probe.
+pub(crate) fn report(probe: ProbeId, outcome: Result<(), Failure>) -> Report {
+    Report {
+        probe,
+        started: Instant::now(),
+        late: Duration::ZERO,
+        outcome: outcome.map(|()| Duration::from_micros(310)),
+    }
+}
+
+/// A link event.
+pub(crate) fn link(interface: &str, carrier: Carrier, index: Option<u32>) -> LinkEvent {
+    LinkEvent {
+        interface: interface.to_owned(),
+        carrier,
+        index,
+    }
+}
+
+/// A core whose inputs are words and whose commands are lines.
+pub(crate) struct Bench {
+    pub(crate) core: Core,
+    pub(crate) now: Now,
+    pub(crate) model: Arc<Model>,
+    pub(crate) kept: Kept,
+}
+
+impl Bench {
+    pub(crate) fn new(model: Model) -> Self {
+        let kept = Kept::nothing(&model);
+        Self::restarted(model, kept)
+    }
+
+    pub(crate) fn restarted(model: Model, kept: Kept) -> Self {
+        let model = Arc::new(model);
+        let now = Now {
+            at: Instant::now(),
+            wall: Timestamp::UNIX_EPOCH,
+        };
+        Self {
+            core: Core::new(Arc::clone(&model), &kept, now),
+            now,
+            model,
+            kept,
+        }
+    }
+
+    pub(crate) fn pass(&mut self, time: Duration) {
+        self.now.at += time;
+        self.now.wall += jiff::SignedDuration::try_from(time).expect("short");
+    }
+
+    /// `NAME+` a success of each of its probes, `NAME-` a timeout, `NAME!` a local error;
+    /// `IF=INDEX` an interface with carrier, `IF~INDEX` without, `IF~` none;
+    /// `NAME:WORD` the operator's word.
+    pub(crate) fn feed(&mut self, inputs: &str) {
+        for input in inputs.split_whitespace() {
+            self.feed_one(input);
+        }
+    }
+
+    fn feed_one(&mut self, input: &str) {
+        let at = input.find(['+', '-', '!', '=', '~', ':'].map(|c| c).as_slice());
+        // Names have hyphens.
+        let at = if input.ends_with(['+', '-', '!']) {
+            Some(input.len() - 1)
+        } else {
+            at
+        };
+        let (name, rest) = input.split_at(input.rfind([':', '=', '~']).or(at).expect(input));
+        let outcome = match &rest[..1] {
+            "+" => Ok(()),
+            "-" => Err(Failure::TimedOut),
+            "!" => Err(Failure::Local("too many open files".to_owned())),
+            ":" => {
+                let state: AdminState = rest[1..].parse().expect(input);
+                return self
+                    .core
+                    .input(Input::Admin(self.subject(name), state), self.now);
+            }
+            sign => {
+                let carrier = if sign == "=" {
+                    Carrier::Up
+                } else {
+                    Carrier::Down
+                };
+                let event = link(name, carrier, rest[1..].parse().ok());
+                return self.core.input(Input::Link(event), self.now);
+            }
+        };
+        for probe in probes(&self.model, name) {
+            self.core
+                .input(Input::Probe(report(probe, outcome.clone())), self.now);
+        }
+    }
+
+    pub(crate) fn subject(&self, name: &str) -> Subject {
+        let server = self
+            .model
+            .servers
+            .iter()
+            .position(|server| server.name == name);
+        let wan = self.model.wans.iter().position(|wan| wan.name == name);
+        match (server, wan) {
+            (Some(at), _) => Subject::Server(ServerId(at as u32)),
+            (_, Some(at)) => Subject::Wan(WanId(at as u32)),
+            _ => panic!("{name}"),
+        }
+    }
+
+    /// Settles, and publishes with success; the commands, without those about saving.
+    pub(crate) fn settle(&mut self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for command in self.core.settle(self.now) {
+            let line = self.line(&command);
+            match command {
+                Command::PublishAll(_) | Command::Publish(_) => {
+                    self.core.published(Generation(self.core.generation.0 + 1));
+                }
+                Command::Save(record) => {
+                    self.kept.apply(record);
+                    continue;
+                }
+                _ => {}
+            }
+            lines.push(line);
+        }
+        lines
+    }
+
+    fn line(&self, command: &Command) -> String {
+        let answers = |changes: &[crate::dataplane::Change]| {
+            let answers = changes.iter().map(|change| {
+                let service = self.model.service(change.service);
+                let decision = self.core.services[change.service.index()].decision.as_ref();
+                format!("{} {}", service.name, decision.expect("decided").answer)
+            });
+            answers.collect::<Vec<_>>().join("; ")
+        };
+        match command {
+            Command::PublishAll(changes) => format!("publish all: {}", answers(changes)),
+            Command::Publish(changes) => format!("publish: {}", answers(changes)),
+            Command::Attach { interface, index } => format!("attach {interface} {index}"),
+            Command::Forget { interface } => format!("forget {interface}"),
+            Command::SetPace(probe, pace) => {
+                format!("pace {} {pace:?}", self.model.probe(*probe).target)
+            }
+            Command::Save(record) => match record {
+                Record::Verdict(..) | Record::Server(..) | Record::Wan(..) => "save".to_owned(),
+                Record::Last(..) => "save last".to_owned(),
+            },
+            Command::Log(event) => match event {
+                Event::Server { id, effective, .. } => {
+                    format!("log {} {effective}", self.model.server(*id).name)
+                }
+                Event::Wan { id, effective, .. } => {
+                    format!("log {} {effective}", self.model.wan(*id).name)
+                }
+                Event::Service { id, decision, .. } => {
+                    format!("log {}: {}", self.model.service(*id).name, decision.reason)
+                }
+                Event::NoInterface { name } => format!("log no {name}"),
+            },
+        }
+    }
+
+    /// The publications among what follows from these inputs.
+    #[track_caller]
+    pub(crate) fn check(&mut self, inputs: &str, want: &[&str]) {
+        self.feed(inputs);
+        let lines = self.settle();
+        let published: Vec<&str> = lines
+            .iter()
+            .map(String::as_str)
+            .filter(|line| line.starts_with("publish"))
+            .collect();
+        assert_eq!(published, want, "{inputs:?}: {lines:#?}");
+    }
+}

@@ -1,0 +1,449 @@
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use failover_common::counters::{Counters, ServiceHits};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::control::Socket;
+use crate::controller::testing::{link, probes, reference, report};
+use crate::controller::{Controller, Core, Ended, Inputs, Now, Publish, Query, Setup};
+use crate::dataplane::{AttachedMode, Change, Error, Generation};
+use crate::health::{Carrier, Failure, Pace};
+use crate::model::{Model, ProbeId, ServiceId, XdpMode};
+use crate::probe::{LinkEvent, Report};
+use crate::protocol::{Reply, Request, Status, XdpState};
+use crate::state::{Kept, Saver, Store};
+
+/// A data plane that writes down what it is told.
+#[derive(Clone, Default)]
+struct Fake {
+    log: Arc<Mutex<Vec<String>>>,
+    generation: Generation,
+    /// Interfaces that refuse.
+    refuses: &'static str,
+}
+
+impl Fake {
+    fn note(&self, line: String) {
+        self.log.lock().unwrap().push(line);
+    }
+
+    fn next(&mut self) -> Generation {
+        self.generation = self.generation.next();
+        self.generation
+    }
+}
+
+impl Publish for Fake {
+    fn publish_all(&mut self, _: &Model, changes: &[Change]) -> Result<Generation, Error> {
+        self.note(format!("publish all {}", changes.len()));
+        Ok(self.next())
+    }
+
+    fn publish(&mut self, changes: &[Change]) -> Result<Generation, Error> {
+        self.note(format!("publish {}", changes.len()));
+        Ok(self.next())
+    }
+
+    fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    fn beat(&mut self, max_stale: Option<Duration>) {
+        assert_eq!(max_stale, Some(Duration::from_secs(30)));
+    }
+
+    fn attach(&mut self, interface: &str, index: u32, _: XdpMode) -> Result<AttachedMode, Error> {
+        if self.refuses == interface {
+            return Err(Error::Layout {
+                map: "fake",
+                what: "refusal",
+            });
+        }
+        self.note(format!("attach {interface} {index}"));
+        Ok(AttachedMode::Native)
+    }
+
+    fn detach(&mut self, interface: &str) {
+        self.note(format!("detach {interface}"));
+    }
+
+    fn counters(&self) -> Result<Counters, Error> {
+        Ok(Counters {
+            answered: 3,
+            passed_other: 2,
+            ..Counters::default()
+        })
+    }
+
+    fn service_hits(&self, _: ServiceId) -> Result<ServiceHits, Error> {
+        Ok(ServiceHits { a: 2, aaaa: 1 })
+    }
+}
+
+/// A controller that runs, with the other ends of its channels.
+struct Running {
+    model: Arc<Model>,
+    log: Arc<Mutex<Vec<String>>>,
+    reports: mpsc::Sender<Report>,
+    links: mpsc::Sender<LinkEvent>,
+    queries: mpsc::Sender<Query>,
+    paces: mpsc::UnboundedReceiver<(ProbeId, Pace)>,
+    stop: oneshot::Sender<()>,
+    done: JoinHandle<anyhow::Result<Ended>>,
+}
+
+fn start(dir: &Path, fake: &Fake) -> Running {
+    let mut model = reference();
+    model.settings.interfaces = vec!["eth0".to_owned()];
+    let model = Arc::new(model);
+    let (store, state) = Store::open(dir).unwrap();
+    let kept = Kept::of(&state, &model);
+    let core = Core::new(Arc::clone(&model), &kept, Now::read());
+    let saver = Saver::start(store, Arc::clone(&model), kept, state.generation).unwrap();
+    let plane = Fake {
+        generation: state.generation,
+        ..fake.clone()
+    };
+    let (reports, reports_receiver) = mpsc::channel(64);
+    let (links, links_receiver) = mpsc::channel(64);
+    let (queries, queries_receiver) = mpsc::channel(64);
+    let (paces_sender, paces) = mpsc::unbounded_channel();
+    let (stop, stopped) = oneshot::channel();
+    let inputs = Inputs {
+        reports: reports_receiver,
+        links: links_receiver,
+        queries: queries_receiver,
+    };
+    let run = move || {
+        let controller = Controller::new(Setup {
+            core,
+            plane,
+            saver,
+            set_pace: Box::new(move |probe, pace| {
+                let _ = paces_sender.send((probe, pace));
+            }),
+        });
+        let stop = async {
+            let _ = stopped.await;
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(controller.run(inputs, stop))
+    };
+    let done = tokio::task::spawn_blocking(run);
+    Running {
+        log: Arc::clone(&fake.log),
+        model,
+        reports,
+        links,
+        queries,
+        paces,
+        stop,
+        done,
+    }
+}
+
+impl Running {
+    async fn report(&self, name: &str, outcome: Result<(), Failure>) {
+        for probe in probes(&self.model, name) {
+            self.reports
+                .send(report(probe, outcome.clone()))
+                .await
+                .unwrap();
+        }
+    }
+
+    async fn first_round(&self) {
+        self.links
+            .send(link("eth0", Carrier::Up, Some(4)))
+            .await
+            .unwrap();
+        for name in ["web-a", "web-b", "web-c", "wan1", "wan2"] {
+            self.report(name, Ok(())).await;
+        }
+        self.status_at(1).await;
+    }
+
+    async fn status(&self) -> Status {
+        let (sender, receiver) = oneshot::channel();
+        self.queries.send(Query::Status(0, sender)).await.unwrap();
+        receiver.await.unwrap().unwrap().status
+    }
+
+    /// The status when at least `publications` have happened since the start.
+    async fn status_at(&self, publications: usize) -> Status {
+        for _ in 0..500 {
+            let published = |line: &&String| line.starts_with("publish");
+            if self.log().iter().filter(published).count() >= publications {
+                return self.status().await;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("not published: {:?}", self.log);
+    }
+
+    fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn from_the_first_round_to_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::default();
+    let mut running = start(dir.path(), &fake);
+    running.first_round().await;
+    assert_eq!(running.log(), ["publish all 1", "attach eth0 4"]);
+
+    running.report("web-b", Err(Failure::Refused)).await;
+    let probe = probes(&running.model, "web-b")[0];
+    assert_eq!(running.paces.recv().await, Some((probe, Pace::Fast)));
+    for _ in 0..3 {
+        running.report("web-a", Err(Failure::Refused)).await;
+        running.report("web-b", Err(Failure::Refused)).await;
+    }
+    let status = running.status_at(2).await;
+    assert_eq!(status.generation, Generation(2));
+    assert_eq!(
+        status.services[0].answer,
+        ["192.0.2.200".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(
+        status.services[0].servers[0].last_error.as_deref(),
+        Some("connection refused")
+    );
+
+    running.stop.send(()).unwrap();
+    assert_eq!(running.done.await.unwrap().unwrap(), Ended::Stopped);
+    assert_eq!(fake.log.lock().unwrap()[3..], ["detach eth0"]);
+
+    // The next one starts from what was saved: it waits for its links alone.
+    let fake = Fake::default();
+    let running = start(dir.path(), &fake);
+    running
+        .links
+        .send(link("eth0", Carrier::Up, Some(4)))
+        .await
+        .unwrap();
+    let status = running.status_at(1).await;
+    assert_eq!(status.generation, Generation(3));
+    assert_eq!(status.services[0].tier, Some(crate::model::Tier::Backup2));
+    running.stop.send(()).unwrap();
+    running.done.await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_at_the_start_ends_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake {
+        refuses: "eth0",
+        ..Fake::default()
+    };
+    let running = start(dir.path(), &fake);
+    running
+        .links
+        .send(link("eth0", Carrier::Up, Some(4)))
+        .await
+        .unwrap();
+    for name in ["web-a", "web-b", "web-c", "wan1", "wan2"] {
+        // It may have ended before the last of them.
+        for probe in probes(&running.model, name) {
+            let _ = running.reports.send(report(probe, Ok(()))).await;
+        }
+    }
+    let error = running.done.await.unwrap().unwrap_err();
+    assert_eq!(
+        format!("{error:#}"),
+        "interface eth0 refuses the program: map fake: unexpected refusal"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_control_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(&dir.path().join("state"), &Fake::default());
+    running.first_round().await;
+    let path = dir.path().join("control.sock");
+    let socket = Socket::bind(&path).unwrap();
+    let (stop, stops) = watch::channel(());
+    let served =
+        tokio::spawn(socket.serve(Arc::clone(&running.model), running.queries.clone(), stops));
+
+    // Two clients at once, the first one silent.
+    let _silent = UnixStream::connect(&path).await.unwrap();
+    let mut client = BufReader::new(UnixStream::connect(&path).await.unwrap());
+    let mut exchange = async |line: &[u8]| {
+        client.get_mut().write_all(line).await.unwrap();
+        let mut reply = String::new();
+        client.read_line(&mut reply).await.unwrap();
+        serde_json::from_str::<Reply>(&reply).unwrap()
+    };
+    let line = |request: &Request| {
+        let mut line = serde_json::to_vec(request).unwrap();
+        line.push(b'\n');
+        line
+    };
+
+    let Reply::Status(status) = exchange(&line(&Request::Status {})).await else {
+        panic!()
+    };
+    assert_eq!(
+        (
+            status.counters.rx,
+            status.counters.answered,
+            status.counters.passed
+        ),
+        (5, 3, 2)
+    );
+    assert_eq!(status.interfaces[0].xdp, XdpState::Native);
+    assert_eq!(status.services[0].fqdn, ["www.example.com"]);
+
+    let explain = |name: &str| {
+        line(&Request::Explain {
+            name: name.to_owned(),
+        })
+    };
+    let Reply::Explain(explained) = exchange(&explain("WWW.example.com.")).await else {
+        panic!()
+    };
+    assert_eq!((explained.wans.len(), explained.standings.len()), (2, 3));
+    assert!(explained.published);
+    let reply = exchange(&explain("nobody.example.com")).await;
+    assert!(
+        matches!(&reply, Reply::Error(why) if why.contains("nobody.example.com")),
+        "{reply:?}"
+    );
+
+    let Reply::Stats(stats) = exchange(&line(&Request::Stats {})).await else {
+        panic!()
+    };
+    assert_eq!(stats.counters["answered"], 3);
+    assert_eq!(stats.probes["tcp"]["success"], 6);
+    assert_eq!((stats.services[0].a, stats.services[0].aaaa), (2, 1));
+
+    for broken in ["{}\n", "status\n", "{\"request\":\"set\"}\n", "\n"] {
+        let reply = exchange(broken.as_bytes()).await;
+        assert!(matches!(reply, Reply::Error(_)), "{broken}: {reply:?}");
+    }
+    assert!(matches!(
+        exchange(&line(&Request::Status {})).await,
+        Reply::Status(_)
+    ));
+
+    let Reply::Detached(interfaces) = exchange(&line(&Request::Detach {})).await else {
+        panic!()
+    };
+    assert_eq!(interfaces, ["eth0"]);
+    assert_eq!(running.done.await.unwrap().unwrap(), Ended::Detached);
+    assert!(matches!(
+        exchange(&line(&Request::Status {})).await,
+        Reply::Error(_)
+    ));
+    stop.send(()).unwrap();
+    served.await.unwrap().unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_requests_are_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("control.sock");
+    let (queries, _receiver) = mpsc::channel(1);
+    let (_stop, stops) = watch::channel(());
+    tokio::spawn(
+        Socket::bind(&path)
+            .unwrap()
+            .serve(Arc::new(reference()), queries, stops),
+    );
+    let mut client = BufReader::new(UnixStream::connect(&path).await.unwrap());
+    client
+        .get_mut()
+        .write_all(&[b'x'; crate::protocol::MAX_REQUEST + 1])
+        .await
+        .unwrap();
+    let mut reply = String::new();
+    client.read_line(&mut reply).await.unwrap();
+    assert!(reply.contains("at most"), "{reply}");
+    reply.clear();
+    assert_eq!(client.read_line(&mut reply).await.unwrap_or(0), 0);
+}
+
+/// The data plane's report of names and of JSON: stable for scripts.
+#[tokio::test(flavor = "multi_thread")]
+async fn status_has_the_fields_of_the_design() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), &Fake::default());
+    running.first_round().await;
+    let status = serde_json::to_value(running.status().await).unwrap();
+    let has = |value: &serde_json::Value, fields: &[&str]| {
+        for field in fields {
+            assert!(value.get(field).is_some(), "{field} in {value}");
+        }
+    };
+    has(
+        &status,
+        &[
+            "generation",
+            "interfaces",
+            "services",
+            "wans",
+            "counters",
+            "listen",
+        ],
+    );
+    assert_eq!(
+        status["interfaces"][0],
+        serde_json::json!({"name": "eth0", "xdp": "native"})
+    );
+    let service = &status["services"][0];
+    has(
+        service,
+        &["name", "fqdn", "answer", "ttl", "servers", "reason"],
+    );
+    assert_eq!(service["tier"], "primary");
+    assert_eq!(
+        service["answer"],
+        serde_json::json!(["198.51.100.134", "203.0.113.70"])
+    );
+    let server = &service["servers"][0];
+    has(server, &["name", "address", "port", "since", "last_error"]);
+    assert_eq!(
+        [
+            "priority",
+            "offsite",
+            "verdict",
+            "admin",
+            "effective",
+            "rtt_us"
+        ]
+        .map(|field| server[field].clone()),
+        [
+            "primary".into(),
+            false.into(),
+            "up".into(),
+            "auto".into(),
+            "up".into(),
+            serde_json::Value::from(310)
+        ]
+    );
+    server["since"]
+        .as_str()
+        .unwrap()
+        .parse::<jiff::Timestamp>()
+        .unwrap();
+    has(
+        &status["wans"][0],
+        &["name", "verdict", "admin", "effective", "targets"],
+    );
+    has(
+        &status["counters"],
+        &["rx", "answered", "passed", "slow_path"],
+    );
+}

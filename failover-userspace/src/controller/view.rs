@@ -1,0 +1,246 @@
+//! What the core shows of itself.
+//!
+//! A million services take a while to list. So they are listed in parts, between which the
+//! controller does its work.
+
+use std::net::SocketAddr;
+
+use failover_common::counters::{Counters, ServiceHits};
+
+use super::core::{Core, ProbeState};
+use crate::dataplane::named_counters;
+use crate::model::{ProbeId, ServerId, ServiceId, Site, WanId};
+use crate::policy::{self, Answer, Reason};
+use crate::protocol::{
+    Explain, ExplainWan, InterfaceStatus, PacketCounters, ServerStatus, ServiceStats,
+    ServiceStatus, Stats, Status, TargetStatus, WanStatus,
+};
+
+/// Services in one part.
+const PART: usize = 1024;
+
+/// A part of the status: everything but the services, and some of those.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The part.
+    pub status: Status,
+    /// Where the next part begins.
+    pub next: Option<usize>,
+}
+
+/// A part of the counters.
+#[derive(Clone, Debug)]
+pub struct StatsPart {
+    /// The part.
+    pub stats: Stats,
+    /// Where the next part begins.
+    pub next: Option<usize>,
+}
+
+impl Core {
+    /// The status, with services from the index `from` on.
+    #[must_use]
+    pub fn status(&self, from: usize, counters: &Counters) -> Part {
+        let settings = &self.model.settings;
+        let listen = settings.listen.iter();
+        let (services, next) = self.part(from);
+        let status = Status {
+            generation: self.generation,
+            listen: listen
+                .map(|address| SocketAddr::new(*address, settings.port.get()))
+                .collect(),
+            interfaces: self.interface_status(),
+            services: services.map(|id| self.service_status(id)).collect(),
+            wans: (0..)
+                .map(WanId)
+                .take(self.model.wans.len())
+                .map(|id| self.wan_status(id))
+                .collect(),
+            counters: packet_counters(counters),
+        };
+        Part { status, next }
+    }
+
+    /// Why a service is answered as it is.
+    #[must_use]
+    pub fn explain(&self, name: String, id: ServiceId) -> Explain {
+        let service = self.model.service(id);
+        let state = &self.services[id.index()];
+        let explanation = policy::explain(service, &self.model, self.view(), state.last.as_ref());
+        let wans = service.wan.iter().zip(explanation.wans);
+        Explain {
+            name,
+            service: self.service_status(id),
+            wans: wans
+                .map(|(wan, explained)| ExplainWan {
+                    address: wan.address,
+                    standing: explained.standing,
+                    link: self.wan_status(wan.wan),
+                })
+                .collect(),
+            standings: explanation
+                .servers
+                .iter()
+                .map(|server| server.standing)
+                .collect(),
+            published: state.decision.is_some() && !state.unpublished,
+            interfaces: self.interface_status(),
+        }
+    }
+
+    /// The counters, with services from the index `from` on.
+    ///
+    /// # Errors
+    ///
+    /// As `hits`.
+    pub fn stats<E>(
+        &self,
+        from: usize,
+        counters: &Counters,
+        hits: impl Fn(ServiceId) -> Result<ServiceHits, E>,
+    ) -> Result<StatsPart, E> {
+        let (services, next) = self.part(from);
+        let services = services.map(|id| {
+            let hits = hits(id)?;
+            Ok(ServiceStats {
+                name: self.model.service(id).name.clone(),
+                a: hits.a,
+                aaaa: hits.aaaa,
+            })
+        });
+        let mut stats = Stats {
+            generation: self.generation,
+            services: services.collect::<Result<_, E>>()?,
+            ..Stats::default()
+        };
+        for (name, count) in named_counters(counters) {
+            stats.counters.insert(name.to_owned(), count);
+        }
+        for ((kind, outcome), count) in &self.outcomes {
+            let outcomes = stats.probes.entry((*kind).to_owned()).or_default();
+            outcomes.insert((*outcome).to_owned(), *count);
+        }
+        Ok(StatsPart { stats, next })
+    }
+
+    fn part(&self, from: usize) -> (impl Iterator<Item = ServiceId> + use<>, Option<usize>) {
+        let len = self.services.len();
+        let end = from.saturating_add(PART).min(len);
+        let ids = (0..).map(ServiceId).take(end).skip(from);
+        (ids, (end < len).then_some(end))
+    }
+
+    fn interface_status(&self) -> Vec<InterfaceStatus> {
+        let interfaces = self.interfaces.iter();
+        let status = interfaces.map(|interface| InterfaceStatus {
+            name: interface.name.clone(),
+            xdp: interface.mode.into(),
+        });
+        status.collect()
+    }
+
+    fn service_status(&self, id: ServiceId) -> ServiceStatus {
+        let service = self.model.service(id);
+        let state = &self.services[id.index()];
+        let decision = state.decision.as_ref();
+        let addresses = decision.map_or(&[][..], |decision| decision.answer.addresses());
+        let servfail = decision.is_some_and(|decision| decision.answer == Answer::Servfail);
+        ServiceStatus {
+            name: service.name.clone(),
+            fqdn: service
+                .fqdn
+                .iter()
+                .map(|fqdn| fqdn.name.to_string())
+                .collect(),
+            tier: decision.and_then(|decision| match decision.reason {
+                Reason::Tier(tier) => Some(tier),
+                Reason::AllDown(_) => None,
+            }),
+            reason: decision.map_or_else(
+                || "nothing has been published yet".to_owned(),
+                |decision| decision.reason.to_string(),
+            ),
+            answer: addresses.iter().map(|weighted| weighted.address).collect(),
+            rcode: if servfail { "SERVFAIL" } else { "NOERROR" }.to_owned(),
+            ttl: service.ttl,
+            since: state.since,
+            generation: state.generation,
+            servers: service
+                .server_ids()
+                .map(|id| self.server_status(id))
+                .collect(),
+        }
+    }
+
+    fn server_status(&self, id: ServerId) -> ServerStatus {
+        let server = self.model.server(id);
+        let probe = server.probe.map(|probe| self.probe(probe));
+        let at = id.index();
+        ServerStatus {
+            name: server.name.clone(),
+            address: server.address,
+            port: server.port,
+            priority: server.priority,
+            offsite: server.site == Site::Offsite,
+            verdict: self.servers.verdict[at],
+            admin: self.servers.admin[at],
+            effective: self.servers.effective[at],
+            since: self.servers.since[at],
+            last_error: probe.and_then(ProbeState::error),
+            rtt_us: probe.and_then(ProbeState::rtt_us),
+            check: server
+                .probe
+                .map(|probe| self.model.probe(probe).target.to_string()),
+        }
+    }
+
+    fn wan_status(&self, id: WanId) -> WanStatus {
+        let wan = self.model.wan(id);
+        let at = id.index();
+        let targets = wan.targets.iter().map(|target| {
+            let probe = self.probe(target.probe);
+            TargetStatus {
+                target: target.label.clone(),
+                verdict: probe.machine.verdict(),
+                last_error: probe.error(),
+                rtt_us: probe.rtt_us(),
+            }
+        });
+        WanStatus {
+            name: wan.name.clone(),
+            verdict: self.wans.verdict[at],
+            admin: self.wans.admin[at],
+            effective: self.wans.effective[at],
+            since: self.wans.since[at],
+            interface: wan.interface.clone(),
+            carrier: self.carriers[at],
+            min_up: wan.min_up,
+            targets: targets.collect(),
+        }
+    }
+
+    fn probe(&self, id: ProbeId) -> &ProbeState {
+        &self.probes[id.index()]
+    }
+}
+
+impl ProbeState {
+    fn error(&self) -> Option<String> {
+        self.last_error.as_ref().map(ToString::to_string)
+    }
+
+    fn rtt_us(&self) -> Option<u64> {
+        self.rtt
+            .map(|rtt| u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+fn packet_counters(counters: &Counters) -> PacketCounters {
+    let (answered, passed) = (counters.total_answered(), counters.total_passed());
+    PacketCounters {
+        rx: answered + passed,
+        answered,
+        passed,
+        slow_path: 0,
+    }
+}

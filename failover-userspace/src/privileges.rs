@@ -1,0 +1,83 @@
+//! Gives up what the daemon does not need.
+//!
+//! Capabilities belong to threads, so this happens while there is only one. Kept are
+//!
+//! - `CAP_BPF`, `CAP_NET_ADMIN`: loading the program, and attaching it again to an
+//!   interface that comes back,
+//! - `CAP_PERFMON`: the verifier's full knowledge of the program while it is loaded;
+//!   given up after that,
+//! - `CAP_NET_RAW`: ICMP probes, and probes bound to an interface.
+//!
+//! Not kept is, among others, `CAP_DAC_OVERRIDE`: even root reads the configuration and
+//! writes its state and socket by the permissions of files alone.
+
+use rustix::io;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
+};
+
+/// Before the program is loaded.
+const TO_LOAD: CapabilitySet = TO_RUN.union(CapabilitySet::PERFMON);
+/// From then on.
+const TO_RUN: CapabilitySet = CapabilitySet::BPF
+    .union(CapabilitySet::NET_ADMIN)
+    .union(CapabilitySet::NET_RAW);
+
+/// Keeps what loading and running need, and no program we start ever gets more.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn keep_to_load() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    keep(TO_LOAD)
+}
+
+/// Keeps what running needs. Threads started earlier keep what they had.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn keep_to_run() -> io::Result<()> {
+    keep(TO_RUN)
+}
+
+fn keep(wanted: CapabilitySet) -> io::Result<()> {
+    let permitted = capabilities(None)?.permitted & wanted;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: permitted,
+            permitted,
+            inheritable: CapabilitySet::empty(),
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_shrinks() {
+        // On a thread of its own: capabilities belong to threads.
+        std::thread::spawn(|| {
+            let before = capabilities(None).unwrap().permitted;
+            for (step, wanted) in [
+                (keep_to_load as fn() -> io::Result<()>, TO_LOAD),
+                (keep_to_run, TO_RUN),
+            ] {
+                step().unwrap();
+                let after = capabilities(None).unwrap();
+                assert_eq!(
+                    (after.permitted, after.effective),
+                    (before & wanted, before & wanted)
+                );
+                assert!(after.inheritable.is_empty());
+            }
+            assert!(rustix::thread::no_new_privs().unwrap());
+        })
+        .join()
+        .unwrap();
+    }
+}

@@ -1,0 +1,255 @@
+//! What the command line and the daemon say to each other over the unix socket.
+//!
+//! One JSON value per line: a [`Request`] from the client, a [`Reply`] from the daemon; as
+//! many as the client likes, one after another.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::dataplane::{AttachedMode, Generation};
+use crate::health::{AdminState, Carrier, Effective, Verdict};
+use crate::model::{Priority, Tier};
+use crate::policy::{ServerStanding, WanStanding};
+
+/// The longest request, in octets.
+pub const MAX_REQUEST: usize = 4096;
+
+/// What a client asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Request {
+    /// What is answered now, and what that rests on.
+    Status {},
+    /// Why a name is answered as it is.
+    Explain {
+        /// One of a service's names, or the name of a service.
+        name: String,
+    },
+    /// Counters.
+    Stats {},
+    /// Take the program off all interfaces and end.
+    Detach {},
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::Explain`].
+    Explain(Box<Explain>),
+    /// To [`Request::Stats`].
+    Stats(Stats),
+    /// To [`Request::Detach`]: the interfaces it was taken off.
+    Detached(Vec<String>),
+    /// Refused, and why.
+    Error(String),
+}
+
+/// `failover status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The published generation; 0: nothing published yet.
+    pub generation: Generation,
+    /// Where queries are answered.
+    pub listen: Vec<SocketAddr>,
+    /// The interfaces of the configuration.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// The services.
+    pub services: Vec<ServiceStatus>,
+    /// The WAN links.
+    pub wans: Vec<WanStatus>,
+    /// Packets.
+    pub counters: PacketCounters,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Its name.
+    pub name: String,
+    /// How the program is attached.
+    pub xdp: XdpState,
+}
+
+/// How the program is attached to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpState {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic receive path.
+    Generic,
+    /// Not at all: nothing has been published yet, the interface is missing, or it refuses.
+    Detached,
+}
+
+impl From<Option<AttachedMode>> for XdpState {
+    fn from(mode: Option<AttachedMode>) -> Self {
+        match mode {
+            Some(AttachedMode::Native) => Self::Native,
+            Some(AttachedMode::Generic) => Self::Generic,
+            None => Self::Detached,
+        }
+    }
+}
+
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The names it answers for.
+    pub fqdn: Vec<String>,
+    /// The tier that is answered; `None`: no tier has a candidate.
+    pub tier: Option<Tier>,
+    /// Why, in words.
+    pub reason: String,
+    /// What is answered; no addresses: see `rcode`.
+    pub answer: Vec<IpAddr>,
+    /// `NOERROR` or `SERVFAIL`.
+    pub rcode: String,
+    /// TTL of the addresses, in seconds.
+    pub ttl: u32,
+    /// When the answer last changed.
+    pub since: Timestamp,
+    /// The generation that brought it.
+    pub generation: Generation,
+    /// Its servers.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// One server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerStatus {
+    /// Its name, unique within the service.
+    pub name: String,
+    /// Its own address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: NonZeroU16,
+    /// Its tier, or disabled.
+    pub priority: Priority,
+    /// Whether its own address is answered.
+    pub offsite: bool,
+    /// What the checks say.
+    pub verdict: Verdict,
+    /// What the operator says.
+    pub admin: AdminState,
+    /// What follows from both.
+    pub effective: Effective,
+    /// When `effective` last changed.
+    pub since: Timestamp,
+    /// Why the last probe failed; `None`: it did not.
+    pub last_error: Option<String>,
+    /// How long the last probe took that succeeded, in microseconds.
+    pub rtt_us: Option<u64>,
+    /// What is checked; `None`: nothing.
+    pub check: Option<String>,
+}
+
+/// One WAN link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WanStatus {
+    /// Its name.
+    pub name: String,
+    /// What the checks say.
+    pub verdict: Verdict,
+    /// What the operator says.
+    pub admin: AdminState,
+    /// What follows from both.
+    pub effective: Effective,
+    /// When `effective` last changed.
+    pub since: Timestamp,
+    /// Its interface.
+    pub interface: Option<String>,
+    /// Whether its interface has carrier; `None`: not known yet.
+    pub carrier: Option<Carrier>,
+    /// Targets that must be up.
+    pub min_up: usize,
+    /// Its targets.
+    pub targets: Vec<TargetStatus>,
+}
+
+/// One target of a WAN link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetStatus {
+    /// As in the configuration.
+    pub target: String,
+    /// What the checks say.
+    pub verdict: Verdict,
+    /// Why the last probe failed; `None`: it did not.
+    pub last_error: Option<String>,
+    /// How long the last probe took that succeeded, in microseconds.
+    pub rtt_us: Option<u64>,
+}
+
+/// Packets since the program was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PacketCounters {
+    /// Seen by the XDP program.
+    pub rx: u64,
+    /// Answered by it.
+    pub answered: u64,
+    /// Passed by it.
+    pub passed: u64,
+    /// Answered by user space.
+    pub slow_path: u64,
+}
+
+/// `failover explain`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explain {
+    /// The name that was asked for.
+    pub name: String,
+    /// The service it belongs to, as in [`Status`].
+    pub service: ServiceStatus,
+    /// The service's WAN addresses.
+    pub wans: Vec<ExplainWan>,
+    /// The part of each of `service.servers` in the answer.
+    pub standings: Vec<ServerStanding>,
+    /// Whether the published answer is the one decided.
+    pub published: bool,
+    /// Where XDP answers.
+    pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// One WAN address of the service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainWan {
+    /// The address.
+    pub address: IpAddr,
+    /// Its part in the answer.
+    pub standing: WanStanding,
+    /// Its link.
+    pub link: WanStatus,
+}
+
+/// `failover stats`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    /// The published generation.
+    pub generation: Generation,
+    /// Counters of the XDP program by name, in packets.
+    pub counters: BTreeMap<String, u64>,
+    /// Answers by service.
+    pub services: Vec<ServiceStats>,
+    /// Probes by kind and outcome.
+    pub probes: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// Answers of the XDP program for one service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStats {
+    /// Its name.
+    pub name: String,
+    /// To queries for A.
+    pub a: u64,
+    /// To queries for AAAA.
+    pub aaaa: u64,
+}

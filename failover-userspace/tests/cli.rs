@@ -1,0 +1,173 @@
+//! The command line from outside: exit status and output.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+struct Run {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn failover(arguments: &[&str]) -> Run {
+    let output = Command::new(env!("CARGO_BIN_EXE_failover"))
+        .args(arguments)
+        .env_remove("FAILOVER_LOG")
+        .env_remove("RUST_LOG")
+        .output()
+        .expect("the binary runs");
+    Run {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+fn reference() -> String {
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/reference.toml").to_owned()
+}
+
+/// The reference configuration with its socket and state in `dir`.
+fn configuration(dir: &Path, edit: impl Fn(String) -> String) -> PathBuf {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    fs::copy(
+        format!("{examples}/example.com.zone"),
+        dir.join("example.com.zone"),
+    )
+    .expect("copied");
+    let text = fs::read_to_string(reference()).expect("the example");
+    let places = "[server]\ncontrol_socket = \"run/control.sock\"\nstate_dir = \"state\"\n";
+    let file = dir.join("failover.toml");
+    fs::write(&file, edit(text.replace("[server]\n", places))).expect("written");
+    file
+}
+
+#[test]
+fn usage() {
+    for arguments in [
+        &[][..],
+        &["nonsense"],
+        &["set", "www/web-a", "down"],
+        &["reload"],
+        &["events"],
+        &["passwd"],
+        &["status", "--nonsense"],
+        &["explain"],
+        &["run", "--xdp", "sideways"],
+        &["status", "-c", "a.toml", "--socket", "b.sock"],
+    ] {
+        let run = failover(arguments);
+        assert_eq!(
+            (run.code, run.out.as_str()),
+            (2, ""),
+            "{arguments:?}: {}",
+            run.err
+        );
+    }
+    for arguments in [&["--help"][..], &["--version"], &["status", "--help"]] {
+        assert_eq!(failover(arguments).code, 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn check_is_content() {
+    let file = reference();
+    for arguments in [&["check", &file][..], &["check", "-c", &file]] {
+        let run = failover(arguments);
+        assert_eq!((run.code, run.err.as_str()), (0, ""));
+        let last = run.out.lines().last().unwrap_or_default();
+        assert_eq!(last, format!("{file}: ok (1 service, 1 name, 3 servers)"));
+    }
+}
+
+#[test]
+fn check_tells_every_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = configuration(dir.path(), |text| {
+        text.replace("rise = 2", "rise = 0")
+            .replace("\"30s\"", "\"soon\"")
+            .replace("192.168.10.11", "192.168.10")
+    });
+    let run = failover(&["check", &file.display().to_string()]);
+    assert_eq!((run.code, run.err.as_str()), (1, ""));
+    let lines: Vec<&str> = run.out.lines().collect();
+    assert_eq!(lines.len(), 3, "{}", run.out);
+    for line in lines {
+        let rest = line
+            .strip_prefix(&format!("{}:", file.display()))
+            .expect(line);
+        let mut parts = rest.splitn(3, ':');
+        for number in [parts.next(), parts.next()] {
+            number
+                .and_then(|number| number.parse::<u32>().ok())
+                .expect(line);
+        }
+        assert!(
+            parts.next().is_some_and(|message| message.starts_with(' ')),
+            "{line}"
+        );
+    }
+    assert_eq!(failover(&["check", "/nonexistent.toml"]).code, 1);
+}
+
+#[test]
+fn without_a_daemon() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = configuration(dir.path(), |text| text).display().to_string();
+    let socket = dir.path().join("run/control.sock").display().to_string();
+    for place in [["-c", &file], ["--socket", &socket]] {
+        for command in [
+            &["status"][..],
+            &["status", "--json"],
+            &["explain", "www"],
+            &["stats"],
+        ] {
+            let run = failover(&[command, &place].concat());
+            assert_eq!((run.code, run.out.as_str()), (1, ""), "{command:?}");
+            let want = format!("failover: no daemon answers at {socket}: ");
+            assert!(run.err.starts_with(&want), "{}", run.err);
+        }
+        let run = failover(&[&["detach"][..], &place].concat());
+        assert_eq!(run.code, 0, "{}", run.err);
+    }
+    let run = failover(&["status", "-c", "/nonexistent.toml"]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("/nonexistent.toml"), "{}", run.err);
+}
+
+/// A daemon that runs can be asked although its file is being edited.
+#[test]
+fn a_broken_file_still_names_its_socket() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = configuration(dir.path(), |text| text.replace("rise = 2", "rise = \"x\""));
+    let run = failover(&["status", "-c", &file.display().to_string()]);
+    assert_eq!(run.code, 1);
+    assert!(run.err.contains("no daemon answers"), "{}", run.err);
+}
+
+#[test]
+fn run_refuses_what_answers_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = configuration(dir.path(), |text| text).display().to_string();
+    let broken = tempfile::tempdir().expect("a directory");
+    let broken = configuration(broken.path(), |text| text.replace("fall = 3", "fall = 0"));
+    let broken = broken.display().to_string();
+    for (arguments, want) in [
+        (&["run", "-c", &file][..], "nothing would answer"),
+        (
+            &["run", "-c", &file, "--interface", "lo", "--xdp", "off"],
+            "nothing would answer",
+        ),
+        (
+            &["run", "-c", &broken, "--interface", "lo"],
+            "failover.toml:",
+        ),
+        (&["run", "-c", "/nonexistent.toml"], "/nonexistent.toml:1:1"),
+    ] {
+        let run = failover(arguments);
+        assert_eq!(run.code, 1, "{arguments:?}");
+        assert!(run.err.contains(want), "{arguments:?}: {}", run.err);
+    }
+    assert!(!dir.path().join("run").exists());
+}
