@@ -3,10 +3,7 @@
 use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
 use failover_common::{
     counters::{Counter, ServiceHits},
-    layout::{
-        A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, LargeAnswer, NameSlot,
-        SmallAnswer, Tail,
-    },
+    layout::{A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, NameSlot, Tail},
 };
 
 use crate::{
