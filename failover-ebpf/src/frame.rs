@@ -55,6 +55,7 @@ pub(crate) struct Frame {
 ///
 /// One struct for both, told apart by a number, so that the verifier goes through what
 /// follows once.
+#[derive(Clone, Copy)]
 pub(crate) struct Ip {
     /// Octets of the header: 20 or 40.
     pub len: usize,

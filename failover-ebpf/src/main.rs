@@ -7,7 +7,11 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![allow(missing_docs, reason = "the xdp macro makes functions without docs")]
+#![allow(
+    missing_docs,
+    clippy::needless_pass_by_value,
+    reason = "as the xdp macro wants its functions, and makes them"
+)]
 
 mod frame;
 mod lookup;

@@ -9,7 +9,7 @@ pub(crate) fn opaque(mut value: u64) -> u64 {
     // A real instruction: the kernel refuses line information for none.
     // SAFETY: the register comes out as it went in.
     unsafe {
-        core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags))
+        core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
     };
     value
 }

@@ -15,16 +15,17 @@ pub(crate) fn ci(privileged: Privileged) -> Result<()> {
     command::run(cargo().args(["fmt", "--all", "--check"]))?;
     command::run(cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;
     // The XDP program has neither std nor unwinding, so it has a profile to itself.
-    command::run(cargo().args([
-        "clippy",
-        "--package",
-        "failover-ebpf",
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--package", "failover-ebpf"]);
+    clippy.args([
         "--config",
         "profile.dev.panic=\"abort\"",
         "--",
         "-D",
         "warnings",
-    ]))?;
+    ]);
+    // Unstable features on a stable toolchain, as build.rs allows them.
+    command::run(clippy.env("RUSTC_BOOTSTRAP", "aya_ebpf,failover_xdp"))?;
     command::run(
         cargo()
             .args(["doc", "--no-deps"])
