@@ -13,6 +13,10 @@ pub struct Dig {
     pub flags: String,
     /// `QUERY`, `ANSWER`, `AUTHORITY` and `ADDITIONAL` of the header; OPT counts.
     pub counts: BTreeMap<String, u16>,
+    /// The name that was asked for, as the reply repeats it.
+    pub question: String,
+    /// What the reply's OPT says, such as `version: 0, flags: do; udp: 1232`.
+    pub edns: Option<String>,
     /// The answer section.
     pub answer: Vec<Record>,
     /// The authority section.
@@ -52,6 +56,11 @@ impl Dig {
                 dig.read_flags(rest)?;
             } else if let Some(title) = line.strip_prefix(";; ") {
                 section = title.strip_suffix(" SECTION:");
+            } else if let Some(edns) = line.strip_prefix("; EDNS: ") {
+                dig.edns = Some(edns.to_owned());
+            } else if let (Some("QUESTION"), Some(question)) = (section, line.strip_prefix(';')) {
+                let name = question.split_whitespace().next();
+                name.unwrap_or_default().clone_into(&mut dig.question);
             } else if !line.is_empty() && !line.starts_with(';') {
                 let record = Record::parse(line)
                     .with_context(|| format!("dig printed a record that is none: {line:?}"))?;
@@ -144,6 +153,8 @@ mod tests {
             ("NOERROR", "qr aa rd")
         );
         assert_eq!(dig.count("ADDITIONAL"), 2);
+        assert_eq!(dig.question, "www.example.com.");
+        assert_eq!(dig.edns.as_deref(), Some("version: 0, flags:; udp: 1232"));
         assert_eq!(dig.answer[0].data, "198.51.100.134");
         assert_eq!(dig.authority[0].ttl, 900);
         assert_eq!(dig.additional[0].owner, "ns1.example.com.");

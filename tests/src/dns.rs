@@ -123,6 +123,28 @@ impl Client {
             thread::sleep(Duration::from_millis(2));
         }
     }
+
+    /// Makes a change and measures how long it takes until `wanted` is the set of addresses.
+    ///
+    /// # Errors
+    ///
+    /// Those of the change; when it takes longer than `bound`.
+    pub fn time_change(
+        &mut self,
+        server: IpAddr,
+        name: &str,
+        wanted: &BTreeSet<IpAddr>,
+        bound: Duration,
+        change: impl FnOnce() -> Result<()> + Send,
+    ) -> Result<Duration> {
+        thread::scope(|scope| {
+            // Beside the questions, or the programs that change things would be measured.
+            let change = scope.spawn(change);
+            let took = self.time_until(server, name, Rtype::A, wanted, bound);
+            change.join().expect("a change does not panic")?;
+            took
+        })
+    }
 }
 
 fn query(id: u16, name: &str, rtype: Rtype) -> Result<Vec<u8>> {

@@ -3,6 +3,7 @@
 //! - [`lab`]: the reference case of the design in network namespaces, with the daemon in it;
 //! - [`dns`]: a DNS client that asks from inside a namespace and measures;
 //! - [`dig`]: the output of the real `dig`, taken apart;
+//! - [`reference`](mod@reference): what the reference case answers;
 //! - [`command`]: programs run with errors that say what went wrong.
 //!
 //! A privileged test starts with [`privileged`]; `cargo xtask test` is what enables it:
@@ -22,6 +23,7 @@ pub mod command;
 pub mod dig;
 pub mod dns;
 pub mod lab;
+pub mod reference;
 
 /// The variable by which `cargo xtask test` lets privileged tests run.
 pub const PRIVILEGED: &str = "FAILOVER_PRIVILEGED";

@@ -7,20 +7,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use failover_tests::command;
-use failover_tests::dig::{Dig, Record};
+use failover_tests::dig::Dig;
 use failover_tests::dns::{Client, Rtype};
 use failover_tests::lab::topology::{NS1, NS2};
 use failover_tests::lab::{
     Config, Counters, Daemon, Host, Lab, LinkState, Options, Output, Purpose, Server, Wan,
 };
+use failover_tests::reference::{NAME, OFFSITE, WAN1, WAN2, differences};
 
 use crate::{Xdp, privilege, run};
-
-const NAME: &str = "www.example.com";
-
-const WAN1: &str = "198.51.100.134";
-const WAN2: &str = "203.0.113.70";
-const OFFSITE: &str = "192.0.2.200";
 
 /// How long any change may take; generous.
 const BOUND: Duration = Duration::from_secs(20);
@@ -142,8 +137,8 @@ impl Demo {
     }
 
     /// Waits until the daemon says that it answers `want`.
-    fn wait(&mut self, want: &[&str]) -> Result<()> {
-        let want = set(want)?;
+    fn wait(&mut self, want: &[IpAddr]) -> Result<()> {
+        let want = set(want);
         let what = format!("answer {want:?} of {NAME}");
         let wanted = |status: &failover_tests::lab::Status| {
             status
@@ -158,28 +153,24 @@ impl Demo {
         &mut self,
         what: &str,
         server: IpAddr,
-        want: &[&str],
+        want: &[IpAddr],
         change: impl FnOnce(&Lab) -> Result<()> + Send,
     ) -> Result<()> {
-        let (client, lab, wanted) = (&mut self.client, &self.lab, set(want)?);
-        let took = thread::scope(|scope| {
-            // Beside the questions, or the programs that change things would be measured.
-            let change = scope.spawn(|| change(lab));
-            let took = client.time_until(server, NAME, Rtype::A, &wanted, BOUND);
-            change.join().expect("a change does not panic")?;
-            took
-        })?;
+        let (lab, wanted) = (&self.lab, set(want));
+        let took = self
+            .client
+            .time_change(server, NAME, &wanted, BOUND, || change(lab))?;
         println!(
             "\n>>> {what}: answered anew after {:.0} ms",
             took.as_secs_f64() * 1e3
         );
         self.times
-            .push((format!("{what} → {}", want.join(", ")), took));
+            .push((format!("{what} → {}", joined(want)), took));
         Ok(())
     }
 
     /// Shows and checks one state.
-    fn show(&mut self, title: &str, server: IpAddr, want: &[&str]) -> Result<()> {
+    fn show(&mut self, title: &str, server: IpAddr, want: &[IpAddr]) -> Result<()> {
         println!("\n=== {title}");
         self.wait(want)?;
         let before = self.daemon.status()?.counters;
@@ -190,13 +181,13 @@ impl Demo {
         println!("$ {}", command::display(&dig));
         let output = self.lab.netns(Host::Client).output(&mut dig)?;
         println!("{}", output.trim());
-        let mut wrong = check(&Dig::parse(&output)?, want);
+        let mut wrong = differences(&Dig::parse(&output)?, &set(want));
 
         for _ in 0..QUERIES {
             let reply = self
                 .client
                 .ask(server, NAME, Rtype::A, Duration::from_secs(1))?;
-            if reply.context("a query was lost")?.set() != set(want)? {
+            if reply.context("a query was lost")?.set() != set(want) {
                 wrong.push("one of the queries after dig's got another answer".to_owned());
             }
         }
@@ -254,68 +245,11 @@ fn start_daemon(lab: &Lab, options: &Options) -> Result<Daemon> {
     Ok(daemon)
 }
 
-/// What is wrong with a reply, by the design's reference case.
-fn check(dig: &Dig, want: &[&str]) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut expect = |what: &str, got: String, want: String| {
-        if got != want {
-            wrong.push(format!("{what}: {got} instead of {want}"));
-        }
-    };
-    expect("status", dig.status.clone(), "NOERROR".into());
-    expect("flags", dig.flags.clone(), "qr aa rd".into());
-    expect(
-        "authority count",
-        dig.count("AUTHORITY").to_string(),
-        "2".into(),
-    );
-    expect(
-        "additional count",
-        dig.count("ADDITIONAL").to_string(),
-        "3".into(),
-    );
-    let answer = want
-        .iter()
-        .map(|address| record("www.example.com.", 30, "A", address));
-    let authority =
-        ["ns1", "ns2"].map(|ns| record("example.com.", 900, "NS", &format!("{ns}.example.com.")));
-    let glue = [
-        record("ns1.example.com.", 900, "A", &NS1.to_string()),
-        record("ns2.example.com.", 900, "A", &NS2.to_string()),
-    ];
-    expect(
-        "answer",
-        sorted(&dig.answer),
-        sorted(&answer.collect::<Vec<_>>()),
-    );
-    expect("authority", sorted(&dig.authority), sorted(&authority));
-    expect("additional", sorted(&dig.additional), sorted(&glue));
-    wrong
+fn joined(addresses: &[IpAddr]) -> String {
+    let addresses: Vec<_> = addresses.iter().map(IpAddr::to_string).collect();
+    addresses.join(", ")
 }
 
-fn record(owner: &str, ttl: u32, rtype: &str, data: &str) -> Record {
-    Record {
-        owner: owner.into(),
-        ttl,
-        rtype: rtype.into(),
-        data: data.into(),
-    }
-}
-
-/// The records in an order of ours, since their own rotates.
-fn sorted(records: &[Record]) -> String {
-    let mut records = records.to_vec();
-    records.sort();
-    let text = |r: &Record| format!("{} {} {} {}", r.owner, r.ttl, r.rtype, r.data);
-    format!(
-        "[{}]",
-        records.iter().map(text).collect::<Vec<_>>().join(", ")
-    )
-}
-
-fn set(addresses: &[&str]) -> Result<BTreeSet<IpAddr>> {
-    addresses
-        .iter()
-        .map(|address| Ok(address.parse()?))
-        .collect()
+fn set(addresses: &[IpAddr]) -> BTreeSet<IpAddr> {
+    addresses.iter().copied().collect()
 }

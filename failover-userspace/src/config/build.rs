@@ -1,6 +1,6 @@
 //! From the file as written to the [`Model`]: everything that concerns more than one value.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
@@ -192,7 +192,8 @@ impl Probes {
 
 /// The links by name.
 pub(super) struct Links {
-    ids: HashMap<String, WanId>,
+    /// In the order of their names, so that the same one is always suggested.
+    ids: BTreeMap<String, WanId>,
     egress: Vec<Egress>,
     /// Whether every link has a readable name.
     complete: bool,
@@ -232,7 +233,7 @@ fn wans(
 ) -> (Vec<Wan>, Links) {
     let mut wans = Vec::with_capacity(specs.items.len());
     let mut links = Links {
-        ids: HashMap::new(),
+        ids: BTreeMap::new(),
         egress: Vec::new(),
         complete: specs.complete,
     };

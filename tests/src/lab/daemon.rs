@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde::Deserialize;
 
 use super::processes::{self, Stop};
@@ -199,6 +200,28 @@ impl Daemon {
     /// When the system cannot say.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         Ok(self.child.wait()?)
+    }
+
+    /// Sends SIGTERM, as a service manager would, and nothing harsher; returns how it ended.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end within `bound`.
+    pub fn terminate(&mut self, bound: Duration) -> Result<ExitStatus> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let deadline = Instant::now() + bound;
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if Instant::now() > deadline {
+                bail!(
+                    "SIGTERM does not end it within {bound:?}{}",
+                    self.log_tail()
+                );
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// The id of the daemon's process.

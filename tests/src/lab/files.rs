@@ -8,6 +8,8 @@ use super::topology::INTERFACES;
 /// What may differ from the reference configuration.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// An interface for the XDP program beside those of the topology.
+    pub more_interface: Option<&'static str>,
     /// `redundancy_only` of the service `www`.
     pub redundancy_only: bool,
     /// Lines for the `[check]` section; the defaults of the design where empty.
@@ -21,11 +23,14 @@ impl Config {
     #[must_use]
     pub fn render(&self, dir: &Path, bpf_dir: &Path) -> String {
         let Self {
+            more_interface,
             redundancy_only,
             check,
             extra,
         } = self;
-        let interfaces = INTERFACES.map(|name| format!("{name:?}")).join(", ");
+        let interfaces = INTERFACES.iter().chain(more_interface);
+        let interfaces: Vec<_> = interfaces.map(|name| format!("{name:?}")).collect();
+        let interfaces = interfaces.join(", ");
         let mut file = format!(
             r#"# The reference case, in the lab. Written by `cargo xtask`.
 [server]

@@ -1,0 +1,13 @@
+//! The daemon in the lab, with real programs: `dig`, `dnsperf`, `ip`, `bpftool`.
+//!
+//! Whatever takes time is waited for; the bounds only end a test that has failed anyway.
+
+mod commands;
+mod dig;
+mod failover;
+mod interface;
+mod load;
+mod maps;
+mod reference;
+mod restart;
+mod site;
