@@ -3,19 +3,23 @@
 //! Follow the data: [`config`] reads TOML and zone files into a [`model`]; [`probe`]
 //! executes the model's health tests and watches links; [`health`] turns results into
 //! verdicts; [`policy`] decides from verdicts who is answered; [`wire`] turns that into
-//! ready-made answers; [`dataplane`] publishes them to the XDP program, atomically.
-//! [`controller`] owns all state and drives the chain; [`state`] is what outlives a restart;
-//! [`control`] is the unix socket behind `failover status` and the other commands in [`cli`],
-//! in the words of [`protocol`]. [`privileges`] gives up what the daemon does not need.
+//! ready-made answers; [`dataplane`] publishes them to the XDP program, atomically. What
+//! that passes up, [`authority`] answers from the same snapshot, over the sockets of
+//! [`listen`]. [`controller`] owns all state and drives the chain; [`state`] is what outlives
+//! a restart; [`control`] is the unix socket behind `failover status` and the other commands
+//! in [`cli`], in the words of [`protocol`]. [`privileges`] gives up what the daemon does not
+//! need.
 //!
-//! `health`, `policy` and `wire` are pure: no sockets, no clock, no async, no aya.
+//! `health`, `policy`, `wire` and `authority` are pure: no sockets, no clock, no async, no aya.
 
+pub mod authority;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod controller;
 pub mod dataplane;
 pub mod health;
+pub mod listen;
 pub mod model;
 pub mod policy;
 pub mod privileges;

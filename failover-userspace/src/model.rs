@@ -5,12 +5,17 @@
 //! produces another `Model`. Ids are indices into the model's vectors and are
 //! meaningless in any other model.
 
+mod zone_data;
+
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+pub use zone_data::{RecordData, Rrset, ZoneData, find, suffixes};
 
 /// A domain name in wire format, absolute, lower-cased.
 pub type Name = domain::base::Name<bytes::Bytes>;
@@ -83,6 +88,8 @@ pub struct Settings {
     pub xdp: XdpMode,
     /// Largest UDP payload we send and announce, in octets (RFC 6891).
     pub edns_udp_size: u16,
+    /// Who we are, to those who ask for it (RFC 5001).
+    pub nsid: Option<String>,
     /// Unix socket of the command line.
     pub control_socket: PathBuf,
     /// Where verdicts and admin states survive a restart.
@@ -120,6 +127,8 @@ pub struct Zone {
     pub ns_ttl: u32,
     /// The NS set, in the zone file's order.
     pub name_servers: Vec<NameServer>,
+    /// All its records, those above included.
+    pub records: Arc<ZoneData>,
 }
 
 /// Data of a zone's SOA record (RFC 1035 section 3.3.13), times in seconds.

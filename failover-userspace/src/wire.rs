@@ -156,6 +156,47 @@ impl AddressAnswer {
 }
 
 impl Records {
+    /// TTL of the records, in seconds.
+    #[must_use]
+    pub fn ttl(&self) -> u32 {
+        // Behind pointer, type and class.
+        self.bytes
+            .get(6..10)
+            .and_then(|ttl| ttl.try_into().ok())
+            .map_or(0, u32::from_be_bytes)
+    }
+
+    /// The records of one reply, each as on the wire, owned by the question's name: from the
+    /// one that comes first on this `turn`, as many as are sent.
+    pub fn rotated(&self, turn: u64) -> impl Iterator<Item = &[u8]> {
+        let count = self.thresholds.len().max(1);
+        self.bytes
+            .chunks((self.bytes.len() / count).max(1))
+            .cycle()
+            .skip(self.first(turn))
+            .take(usize::from(self.sent))
+    }
+
+    /// The addresses of one reply, see [`Records::rotated`].
+    pub fn addresses(&self, turn: u64) -> impl Iterator<Item = IpAddr> {
+        self.rotated(turn).filter_map(|record| {
+            // Behind the record's head, see `put_address`.
+            let octets = record.get(12..)?;
+            <[u8; 4]>::try_from(octets)
+                .map(IpAddr::from)
+                .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+                .ok()
+        })
+    }
+
+    /// Which record comes first on this turn, by the rule of the XDP program.
+    fn first(&self, turn: u64) -> usize {
+        let total = u64::from(self.thresholds.last().copied().unwrap_or(1));
+        let place = turn.wrapping_mul(u64::from(self.weight_step)) % total.max(1);
+        self.thresholds
+            .partition_point(|threshold| u64::from(*threshold) <= place)
+    }
+
     fn new(service: &Service, addresses: &[&Weighted]) -> Self {
         let divisor = addresses
             .iter()
@@ -280,6 +321,18 @@ impl AuthorityTail {
             authority_count: 1,
             additional_count: 0,
         }
+    }
+
+    /// The authority section and how many records it has.
+    #[must_use]
+    pub fn authority(&self) -> (&[u8], u16) {
+        (&self.bytes[..self.authority_len], self.authority_count)
+    }
+
+    /// The additional section, without OPT, and how many records it has.
+    #[must_use]
+    pub fn additional(&self) -> (&[u8], u16) {
+        (&self.bytes[self.authority_len..], self.additional_count)
     }
 
     /// The tail as a map value.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -127,6 +128,7 @@ fn settings(
         port: spec.port.value_or(NonZeroU16::new(53)?),
         xdp: overrides.xdp.unwrap_or(spec.xdp.value_or(XdpMode::Auto)),
         edns_udp_size: spec.edns_udp_size.value_or(1232),
+        nsid: spec.nsid.value().cloned(),
         control_socket,
         state_dir: path(spec.state_dir.value(), "/var/lib/failover"),
         bpf_dir: path(spec.bpf_dir.value(), "/sys/fs/bpf/failover"),
@@ -421,6 +423,7 @@ fn read_zone(
         soa: authority.soa,
         ns_ttl: authority.ns_ttl,
         name_servers: authority.name_servers,
+        records: Arc::new(authority.records),
     });
     (Some(zone_file), zone)
 }

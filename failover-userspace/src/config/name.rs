@@ -36,15 +36,5 @@ pub(super) fn lower_cased(octets: &[u8]) -> Name {
 
 /// The wire format of a name and of each of its ancestors, the root last.
 pub(super) fn suffixes(name: &Name) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(name.as_slice());
-    std::iter::from_fn(move || {
-        let suffix = rest?;
-        let label = usize::from(*suffix.first()?);
-        rest = if label == 0 {
-            None
-        } else {
-            suffix.get(label + 1..)
-        };
-        Some(suffix)
-    })
+    crate::model::suffixes(name.as_slice())
 }

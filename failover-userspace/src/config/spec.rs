@@ -32,6 +32,7 @@ pub(super) struct ServerSpec {
     pub(super) port: Field<NonZeroU16>,
     pub(super) xdp: Field<XdpMode>,
     pub(super) edns_udp_size: Field<u16>,
+    pub(super) nsid: Field<String>,
     pub(super) control_socket: Field<PathBuf>,
     pub(super) state_dir: Field<PathBuf>,
     pub(super) bpf_dir: Field<PathBuf>,
@@ -140,13 +141,13 @@ impl ServerSpec {
             port: table.optional("port", report, value::positive),
             xdp: table.optional("xdp", report, value::word(&XDP_MODES)),
             edns_udp_size: table.optional("edns_udp_size", report, value::integer(512..=1232)),
+            nsid: table.optional("nsid", report, value::nsid),
             control_socket: table.optional("control_socket", report, value::path),
             state_dir: table.optional("state_dir", report, value::path),
             bpf_dir: table.optional("bpf_dir", report, value::path),
             max_stale: table.optional("max_stale", report, value::max_stale),
         };
         table.unavailable("metrics", "\"metrics\"", report);
-        table.unavailable("nsid", "\"nsid\"", report);
         table.finish(report);
         Some(spec)
     }

@@ -7,6 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use domain::base::iana::Rtype;
 use proptest::prelude::*;
 
 use super::*;
@@ -286,8 +287,13 @@ fn values_of_server_are_checked() {
         ),
         (
             "interfaces = []",
-            "^nsid = \"ns1\"",
-            "\"nsid\" is not available in this version",
+            "nsid = ^\"\"",
+            "nsid: expected 1 to 128 printable ASCII characters, found",
+        ),
+        (
+            "interfaces = []",
+            "nsid = ^\"bücher\"",
+            "nsid: expected 1 to 128 printable",
         ),
         (
             "interfaces = []",
@@ -930,7 +936,18 @@ fn zone_files_are_checked() {
     );
     check_zone(
         &with("$INCLUDE other.zone\n"),
-        &[(4, 1, "$INCLUDE is not available")],
+        &[(4, 1, "$INCLUDE: cannot read ")],
+    );
+    check_zone(
+        &with(
+            "*.w NS ns\nx.*.w TXT ok\nd DNAME e\nb.a.d TXT x\n*.t DNAME f\ng DNAME a\ng DNAME b\n",
+        ),
+        &[
+            (4, 1, "*.w.example.com. is a wildcard with NS"),
+            (7, 1, "b.a.d.example.com. lies below a DNAME, line 6"),
+            (8, 1, "*.t.example.com. is a wildcard with DNAME"),
+            (9, 1, "g.example.com. has more than one DNAME"),
+        ],
     );
     check_zone(
         &with("a 60 CH A 192.0.2.1\n"),
@@ -1013,6 +1030,73 @@ alias CNAME www.example.net.
         .as_str(),
         &[],
     );
+}
+
+/// `files` are the zone file and what it includes.
+#[track_caller]
+fn load_zone_files(files: &[(&str, &str)]) -> Result<Loaded, Diagnostics> {
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("sub")).unwrap();
+    for (name, content) in files {
+        fs::write(directory.path().join(name), content).unwrap();
+    }
+    let file = directory.path().join("failover.toml");
+    let toml = "[server]\nlisten = [\"192.0.2.1\"]\nnsid = \"ns1.site-a\"\n[[zone]]\nname = \"example.com\"\nfile = \"zone\"\n";
+    fs::write(&file, toml).unwrap();
+    load(&file)
+}
+
+#[test]
+fn a_zone_may_lie_in_several_files() {
+    let zone = "$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n$INCLUDE sub/hosts hosts\n TXT \"of ns\"\nafter A 192.0.2.2\n";
+    let hosts = "$ORIGIN rack1.hosts.example.com.\na A 192.0.2.3\n$INCLUDE more\n";
+    let loaded = load_zone_files(&[
+        ("zone", zone),
+        ("sub/hosts", hosts),
+        ("sub/more", "b 5 A 192.0.2.4"),
+    ])
+    .unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(loaded.model.settings.nsid.as_deref(), Some("ns1.site-a"));
+    let records = &loaded.model.zones[0].records;
+    for (name, rtype, ttl) in [
+        ("a.rack1.hosts.example.com", Rtype::A, 60),
+        ("b.rack1.hosts.example.com", Rtype::A, 5),
+        ("ns.example.com", Rtype::TXT, 60),
+        ("after.example.com", Rtype::A, 60),
+        ("example.com", Rtype::SOA, 60),
+    ] {
+        let name = name::parse(name).unwrap();
+        let rrset = records.rrset(name.as_slice(), rtype);
+        assert_eq!(rrset.map(|rrset| rrset.ttl), Some(ttl), "{name} {rtype}");
+    }
+    let hosts = name::parse("hosts.example.com").unwrap();
+    assert_eq!(records.node(hosts.as_slice()), Some(&[][..]));
+}
+
+#[test]
+fn mistakes_in_included_files_have_their_place() {
+    let zone = "$TTL 60\n@ SOA ns h 1 2 3 4 5\n@ NS ns\nns A 192.0.2.1\n$INCLUDE sub/hosts\nx A 192.0.2.999\n";
+    let hosts = "a A 192.0.2.3\n$INCLUDE hosts\n\nb A 1.2.3\n$INCLUDE ../sub/hosts\n";
+    let errors = load_zone_files(&[("zone", zone), ("sub/hosts", hosts)]).unwrap_err();
+    let found: Vec<_> = errors
+        .0
+        .iter()
+        .map(|e| {
+            (
+                e.file.file_name().unwrap().to_str().unwrap(),
+                e.line,
+                e.column,
+            )
+        })
+        .collect();
+    assert!(
+        found.contains(&("hosts", 2, 1))
+            && found.contains(&("hosts", 4, 5))
+            && found.contains(&("zone", 6, 5)),
+        "{errors}"
+    );
+    assert!(errors.0[0].message.contains("includes itself"), "{errors}");
+    assert!(errors.0.len() < 40, "{errors}");
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::model::{Name, ProbeTarget};
 
 /// The longest name of a service, server or link, in octets.
 const NAME_LIMIT: usize = 128;
+/// The longest NSID, in octets: it must leave room in the smallest reply.
+const NSID_LIMIT: usize = 128;
 /// The longest name of a network interface, in octets (IFNAMSIZ less the final zero).
 const INTERFACE_NAME_LIMIT: usize = 15;
 /// RFC 2181 section 8.
@@ -281,6 +283,20 @@ pub(super) fn domain_name(node: Node<'_>, report: &mut Report<'_>) -> Option<Nam
             None
         }
     }
+}
+
+/// What we answer to NSID (RFC 5001).
+pub(super) fn nsid(node: Node<'_>, report: &mut Report<'_>) -> Option<String> {
+    let text = string(node, report)?;
+    let printable = text.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+    if text.is_empty() || text.len() > NSID_LIMIT || !printable {
+        node.expected(
+            &format!("1 to {NSID_LIMIT} printable ASCII characters"),
+            report,
+        );
+        return None;
+    }
+    Some(text.to_owned())
 }
 
 /// A name of a service: no wildcard.

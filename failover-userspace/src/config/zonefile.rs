@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use domain::base::iana::{Class, Rtype};
@@ -17,20 +17,23 @@ use super::diagnostic::Diagnostic;
 use super::entries::{RawEntry, entries};
 use super::name::{lower_cased, suffixes};
 use super::report::quote;
-use crate::model::{Name, NameServer, Soa};
-
-/// Data of a record of a zone.
-pub(super) type Data = ZoneRecordData<Bytes, domain::base::Name<Bytes>>;
+use crate::model::{self, Name, NameServer, RecordData, Soa, ZoneData};
 
 /// RFC 2181 section 8.
 const TTL_LIMIT: u32 = (1 << 31) - 1;
+/// How deep files may include files.
+const INCLUDE_DEPTH: usize = 8;
+/// How many files one zone may include.
+const INCLUDE_LIMIT: usize = 1000;
 
-/// A zone file, read.
+/// A zone file, read, and the files it includes.
 #[derive(Debug)]
 pub(super) struct ZoneFile {
-    /// All records, by lower-cased owner in wire format, each node by type.
+    /// All sets, by lower-cased owner in wire format, each node by type.
     nodes: HashMap<Bytes, BTreeMap<Rtype, Rrset>>,
     apex: Name,
+    /// The zone file, then what it includes, in order.
+    files: Vec<PathBuf>,
 }
 
 /// What every answer from a zone carries.
@@ -39,17 +42,33 @@ pub(super) struct Authority {
     pub(super) soa: Soa,
     pub(super) ns_ttl: u32,
     pub(super) name_servers: Vec<NameServer>,
+    pub(super) records: ZoneData,
 }
 
 /// The records of one name and type.
 #[derive(Debug)]
-pub(super) struct Rrset {
-    pub(super) ttl: u32,
-    pub(super) data: Vec<Data>,
-    /// Place of the first record in the zone file.
+struct Rrset {
+    ttl: u32,
+    data: Vec<RecordData>,
+    /// Where the first record stands.
+    place: Place,
+}
+
+/// A place in one of the files of a zone.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Index into [`ZoneFile::files`].
+    file: usize,
     line: usize,
     column: usize,
 }
+
+/// Where what is missing would stand.
+const START: Place = Place {
+    file: 0,
+    line: 1,
+    column: 1,
+};
 
 /// What was found while reading a zone file.
 #[derive(Debug, Default)]
@@ -65,16 +84,21 @@ pub(super) fn read(
     content: &[u8],
 ) -> (ZoneFile, Option<Authority>, Findings) {
     let mut reader = Reader {
-        path,
         zone: ZoneFile {
             nodes: HashMap::new(),
             apex: apex.clone(),
+            files: vec![path.to_path_buf()],
         },
+        including: vec![0],
         findings: Findings::default(),
     };
-    reader.read_entries(content);
+    let mut scanner = Zonefile::new();
+    scanner.set_origin(apex.clone());
+    scanner.set_default_class(Class::IN);
+    reader.read_entries(content, scanner, 0);
     reader.drop_duplicates();
     reader.check_cnames();
+    reader.check_dnames_and_wildcards();
     let authority = reader.authority();
     (reader.zone, authority, reader.findings)
 }
@@ -88,69 +112,95 @@ impl ZoneFile {
     pub(super) fn clash(&self, name: &Name) -> Option<String> {
         for rtype in [Rtype::A, Rtype::AAAA, Rtype::CNAME] {
             if let Some(rrset) = self.rrset(name.as_slice(), rtype) {
-                return Some(format!("has {rtype} in the zone file, line {}", rrset.line));
+                let place = self.show(rrset.place);
+                return Some(format!("has {rtype} in the zone file, {place}"));
             }
         }
         for ancestor in
             suffixes(name).take_while(|suffix| suffix.len() > self.apex.as_slice().len())
         {
             if let Some(rrset) = self.rrset(ancestor, Rtype::NS) {
-                return Some(format!(
-                    "lies below a delegation, zone file line {}",
-                    rrset.line
-                ));
+                let place = self.show(rrset.place);
+                return Some(format!("lies below a delegation, zone file {place}"));
             }
         }
         for ancestor in suffixes(name).skip(1) {
             if let Some(rrset) = self.rrset(ancestor, Rtype::DNAME) {
-                return Some(format!("lies below a DNAME, zone file line {}", rrset.line));
+                let place = self.show(rrset.place);
+                return Some(format!("lies below a DNAME, zone file {place}"));
             }
         }
         None
     }
+
+    fn show(&self, place: Place) -> String {
+        match self.files.get(place.file) {
+            Some(file) if place.file > 0 => format!("{} line {}", file.display(), place.line),
+            _ => format!("line {}", place.line),
+        }
+    }
+
+    /// The sets without their places; none are left here.
+    fn take_records(&mut self) -> ZoneData {
+        let sets = self.nodes.iter_mut().flat_map(|(owner, node)| {
+            let owner = Name::from_octets(owner.clone()).unwrap_or_else(|_| Name::root_bytes());
+            node.iter_mut().map(move |(rtype, rrset)| {
+                let set = model::Rrset {
+                    rtype: *rtype,
+                    ttl: rrset.ttl,
+                    data: std::mem::take(&mut rrset.data),
+                };
+                (owner.clone(), set)
+            })
+        });
+        ZoneData::new(&self.apex, sets)
+    }
 }
 
-struct Reader<'a> {
-    path: &'a Path,
+struct Reader {
     zone: ZoneFile,
+    /// The file that is being read, and before it those that include it.
+    including: Vec<usize>,
     findings: Findings,
 }
 
-impl Reader<'_> {
-    fn diagnostic(&self, line: usize, column: usize, message: String) -> Diagnostic {
+impl Reader {
+    fn diagnostic(&self, place: Place, message: String) -> Diagnostic {
         Diagnostic {
-            file: self.path.to_path_buf(),
-            line,
-            column,
+            file: self.zone.files[place.file].clone(),
+            line: place.line,
+            column: place.column,
             message,
         }
     }
 
-    fn error(&mut self, line: usize, column: usize, message: impl Into<String>) {
-        let diagnostic = self.diagnostic(line, column, message.into());
+    fn error(&mut self, place: Place, message: impl Into<String>) {
+        let diagnostic = self.diagnostic(place, message.into());
         self.findings.errors.push(diagnostic);
     }
 
-    fn warn(&mut self, line: usize, column: usize, message: impl Into<String>) {
-        let diagnostic = self.diagnostic(line, column, message.into());
+    fn warn(&mut self, place: Place, message: impl Into<String>) {
+        let diagnostic = self.diagnostic(place, message.into());
         self.findings.warnings.push(diagnostic);
     }
 
+    /// Where an entry of the file that is being read stands.
+    fn place(&self, line: usize, column: usize) -> Place {
+        Place {
+            file: self.including.last().copied().unwrap_or_default(),
+            line,
+            column,
+        }
+    }
+
     /// Feeds the scanner entry by entry; after an error it goes on from the state
-    /// before the bad one.
-    fn read_entries(&mut self, content: &[u8]) {
+    /// before the bad one. The scanner has seen `scanned_lines` of other files.
+    fn read_entries(&mut self, content: &[u8], mut scanner: Zonefile, mut scanned_lines: usize) {
         let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
-        let mut scanner = Zonefile::new();
-        scanner.set_origin(self.zone.apex.clone());
-        scanner.set_default_class(Class::IN);
-        let mut scanned_lines = 0;
         for raw in entries(content) {
+            let place = self.place(raw.line, raw.column);
             if let Some(flaw) = raw.flaw {
-                self.error(
-                    raw.line,
-                    raw.column,
-                    format!("{flaw}: {}", quote_octets(raw.text)),
-                );
+                self.error(place, format!("{flaw}: {}", quote_octets(raw.text)));
                 continue;
             }
             let before = scanner.clone();
@@ -160,28 +210,68 @@ impl Reader<'_> {
             }
             match scanner.next_entry() {
                 Ok(None) => {}
-                Ok(Some(Entry::Record(record))) => self.take_record(record, raw),
-                Ok(Some(Entry::Include { .. })) => {
-                    let message = "$INCLUDE is not available in this version";
-                    self.error(raw.line, raw.column, message);
+                Ok(Some(Entry::Record(record))) => self.take_record(record, raw, place),
+                Ok(Some(Entry::Include { path, origin })) => {
+                    // RFC 1035 section 5.1: what the included file does to the origin does
+                    // not come back.
+                    let mut included = scanner.clone();
+                    if let Some(origin) = origin {
+                        included.set_origin(origin);
+                    }
+                    let lines = scanned_lines + newlines(raw.text);
+                    self.include(path.as_ref(), included, lines, place);
                 }
                 Err(error) => {
                     let (line, column, message) = explain(&error.to_string(), scanned_lines, raw);
-                    self.error(line, column, message);
+                    self.error(self.place(line, column), message);
                     scanner = before;
                     continue;
                 }
             }
-            scanned_lines += raw.text.iter().filter(|octet| **octet == b'\n').count();
+            scanned_lines += newlines(raw.text);
         }
     }
 
-    fn take_record(&mut self, record: ScannedRecord, raw: RawEntry<'_>) {
-        let record: Record<domain::base::Name<Bytes>, Data> = record.flatten_into();
+    /// Reads a file named by `$INCLUDE`, relative to the file that names it.
+    fn include(&mut self, path: &str, scanner: Zonefile, scanned_lines: usize, place: Place) {
+        let path = match self.zone.files[place.file].parent() {
+            Some(parent) => parent.join(path),
+            None => PathBuf::from(path),
+        };
+        let is_open = |file: &usize| self.zone.files[*file] == path;
+        let refused = if self.including.iter().any(is_open) {
+            Some("includes itself".to_owned())
+        } else if self.including.len() > INCLUDE_DEPTH {
+            Some(format!("is more than {INCLUDE_DEPTH} files deep"))
+        } else if self.zone.files.len() > INCLUDE_LIMIT {
+            Some(format!("is one of more than {INCLUDE_LIMIT} files"))
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            self.error(place, format!("$INCLUDE: {} {refused}", path.display()));
+            return;
+        }
+        match std::fs::read(&path) {
+            Ok(content) => {
+                self.including.push(self.zone.files.len());
+                self.zone.files.push(path);
+                self.read_entries(&content, scanner, scanned_lines);
+                self.including.pop();
+            }
+            Err(error) => {
+                let message = format!("$INCLUDE: cannot read {}: {error}", path.display());
+                self.error(place, message);
+            }
+        }
+    }
+
+    fn take_record(&mut self, record: ScannedRecord, raw: RawEntry<'_>, place: Place) {
+        let record: Record<domain::base::Name<Bytes>, RecordData> = record.flatten_into();
         if !is_well_formed(&record) {
             let quoted = quote_octets(raw.text.trim_ascii());
             let message = format!("a name with an empty label, or data too long, in {quoted}");
-            self.error(raw.line, raw.column, message);
+            self.error(place, message);
             return;
         }
         let owner = lower_cased(record.owner().as_slice());
@@ -193,20 +283,17 @@ impl Reader<'_> {
                 dotted(&owner),
                 dotted(&self.zone.apex)
             );
-            self.error(raw.line, raw.column, message);
+            self.error(place, message);
             return;
         }
         if record.class() != Class::IN {
-            self.error(
-                raw.line,
-                raw.column,
-                format!("expected class IN, found {}", record.class()),
-            );
+            let message = format!("expected class IN, found {}", record.class());
+            self.error(place, message);
             return;
         }
         if ttl > TTL_LIMIT {
             let message = format!("expected a TTL of at most {TTL_LIMIT}, found {ttl}");
-            self.error(raw.line, raw.column, message);
+            self.error(place, message);
             return;
         }
         let shown = dotted(&owner);
@@ -214,8 +301,7 @@ impl Reader<'_> {
         let rrset = node.entry(rtype).or_insert_with(|| Rrset {
             ttl,
             data: Vec::new(),
-            line: raw.line,
-            column: raw.column,
+            place,
         });
         rrset.data.push(record.into_data());
         if rrset.ttl != ttl {
@@ -224,7 +310,7 @@ impl Reader<'_> {
             let message = format!(
                 "{shown} {rtype}: records of one set have different TTLs (RFC 2181 section 5.2), taking the lowest, {lowest}"
             );
-            self.warn(raw.line, raw.column, message);
+            self.warn(place, message);
         }
     }
 
@@ -239,16 +325,13 @@ impl Reader<'_> {
                     let mut is_first = is_first.into_iter();
                     rrset.data.retain(|_| is_first.next().unwrap_or(true));
                     let owner = dotted(&lower_cased(owner));
-                    found.push((
-                        rrset.line,
-                        rrset.column,
-                        format!("{owner} {rtype}: a record is there twice"),
-                    ));
+                    let message = format!("{owner} {rtype}: a record is there twice");
+                    found.push((rrset.place, message));
                 }
             }
         }
-        for (line, column, message) in found {
-            self.warn(line, column, message);
+        for (place, message) in found {
+            self.warn(place, message);
         }
     }
 
@@ -264,22 +347,52 @@ impl Reader<'_> {
                 .find(|rtype| !matches!(**rtype, Rtype::CNAME | Rtype::RRSIG | Rtype::NSEC));
             let owner = dotted(&lower_cased(owner));
             if let Some(rtype) = company {
-                found.push((
-                    cname.line,
-                    cname.column,
-                    format!("{owner} has both CNAME and {rtype}"),
-                ));
+                let message = format!("{owner} has both CNAME and {rtype}");
+                found.push((cname.place, message));
             }
             if cname.data.len() > 1 {
-                found.push((
-                    cname.line,
-                    cname.column,
-                    format!("{owner} has more than one CNAME"),
-                ));
+                found.push((cname.place, format!("{owner} has more than one CNAME")));
             }
         }
-        for (line, column, message) in found {
-            self.error(line, column, message);
+        for (place, message) in found {
+            self.error(place, message);
+        }
+    }
+
+    /// RFC 6672 section 2.4: one DNAME, and nothing below it. RFC 4592 sections 4.2 and 4.4:
+    /// what a wildcard with NS or DNAME means is left undefined.
+    fn check_dnames_and_wildcards(&mut self) {
+        let apex_len = self.zone.apex.len();
+        let mut found = Vec::new();
+        for (owner, node) in &self.zone.nodes {
+            let name = lower_cased(owner);
+            let shown = dotted(&name);
+            for rtype in [Rtype::NS, Rtype::DNAME] {
+                if let Some(rrset) = node.get(&rtype)
+                    && owner.starts_with(b"\x01*")
+                {
+                    found.push((rrset.place, format!("{shown} is a wildcard with {rtype}")));
+                }
+            }
+            if let Some(dname) = node.get(&Rtype::DNAME)
+                && dname.data.len() > 1
+            {
+                found.push((dname.place, format!("{shown} has more than one DNAME")));
+            }
+            let above = suffixes(&name)
+                .skip(1)
+                .take_while(|suffix| suffix.len() >= apex_len)
+                .find_map(|suffix| self.zone.rrset(suffix, Rtype::DNAME));
+            if let (Some(dname), Some(first)) = (above, node.values().next()) {
+                let message = format!(
+                    "{shown} lies below a DNAME, {}",
+                    self.zone.show(dname.place)
+                );
+                found.push((first.place, message));
+            }
+        }
+        for (place, message) in found {
+            self.error(place, message);
         }
     }
 
@@ -296,24 +409,24 @@ impl Reader<'_> {
                 .rrset(self.zone.apex.as_slice(), Rtype::SOA)
                 .is_none()
         {
-            missing.push((1, 1, format!("no SOA record at {apex}")));
+            missing.push((START, format!("no SOA record at {apex}")));
         }
         let mut misplaced = Vec::new();
         for (owner, node) in &self.zone.nodes {
             if let Some(rrset) = node.get(&Rtype::SOA) {
                 if *owner != self.zone.apex.as_slice() {
                     let message = format!("expected SOA only at {apex}");
-                    misplaced.push((rrset.line, rrset.column, message));
+                    misplaced.push((rrset.place, message));
                 } else if rrset.data.len() > 1 {
                     let message = format!("expected one SOA at {apex}, found {}", rrset.data.len());
-                    misplaced.push((rrset.line, rrset.column, message));
+                    misplaced.push((rrset.place, message));
                 }
             }
         }
         let mut name_servers = Vec::new();
         let ns = self.zone.rrset(self.zone.apex.as_slice(), Rtype::NS);
         if ns.is_none() {
-            missing.push((1, 1, format!("no NS record at {apex}")));
+            missing.push((START, format!("no NS record at {apex}")));
         }
         for data in ns.into_iter().flat_map(|ns| &ns.data) {
             let ZoneRecordData::Ns(target) = data else {
@@ -323,22 +436,22 @@ impl Reader<'_> {
             let addresses = self.addresses(&name);
             let in_zone = suffixes(&name).any(|suffix| suffix == self.zone.apex.as_slice());
             if in_zone && addresses.is_empty() {
-                let (line, column) = ns.map_or((1, 1), |ns| (ns.line, ns.column));
+                let place = ns.map_or(START, |ns| ns.place);
                 let message = format!(
                     "name server {} has no A or AAAA record in its zone",
                     dotted(&name)
                 );
-                missing.push((line, column, message));
+                missing.push((place, message));
             }
             name_servers.push(NameServer { name, addresses });
         }
         let ns_ttl = ns.map(|ns| ns.ttl);
-        for (line, column, message) in misplaced {
-            self.error(line, column, message);
+        for (place, message) in misplaced {
+            self.error(place, message);
         }
         if is_whole {
-            for (line, column, message) in missing {
-                self.error(line, column, message);
+            for (place, message) in missing {
+                self.error(place, message);
             }
         }
         if !self.findings.errors.is_empty() {
@@ -348,6 +461,7 @@ impl Reader<'_> {
             soa: soa?,
             ns_ttl: ns_ttl?,
             name_servers,
+            records: self.zone.take_records(),
         })
     }
 
@@ -387,7 +501,7 @@ impl Reader<'_> {
 
 /// Whether the record survives a round through wire format: the scanner lets some names
 /// pass that are none, such as `a..b`.
-fn is_well_formed(record: &Record<domain::base::Name<Bytes>, Data>) -> bool {
+fn is_well_formed(record: &Record<domain::base::Name<Bytes>, RecordData>) -> bool {
     let mut wire = Vec::new();
     if domain::base::Name::from_octets(record.owner().as_slice()).is_err()
         || record.data().compose_rdata(&mut wire).is_err()
@@ -465,6 +579,10 @@ fn explain(error: &str, scanned_lines: usize, raw: RawEntry<'_>) -> (usize, usiz
         start + 1,
         format!("{message}, found {}", quote_octets(word)),
     )
+}
+
+fn newlines(text: &[u8]) -> usize {
+    text.iter().filter(|octet| **octet == b'\n').count()
 }
 
 fn quote_octets(octets: &[u8]) -> String {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use aya::programs::{TestRun, TestRunOptions, Xdp};
 use aya_obj::programs::XdpAttachType;
@@ -54,6 +55,7 @@ pub(crate) fn model() -> Model {
             port: NonZeroU16::new(53).expect("not zero"),
             xdp: XdpMode::Auto,
             edns_udp_size: 1232,
+            nsid: None,
             control_socket: "/nonexistent/control.sock".into(),
             state_dir: "/nonexistent".into(),
             bpf_dir: "/nonexistent".into(),
@@ -97,6 +99,7 @@ pub(crate) fn zone(apex: &str, servers: &[(&str, &str)]) -> Zone {
                 addresses: vec![(ip(address), 900)],
             })
             .collect(),
+        records: Arc::default(),
     }
 }
 

@@ -23,6 +23,7 @@ pub(super) fn lab() -> Lab {
         port: NonZeroU16::MIN,
         xdp: XdpMode::Off,
         edns_udp_size: 1232,
+        nsid: None,
         control_socket: "control.sock".into(),
         state_dir: "state".into(),
         bpf_dir: "bpf".into(),

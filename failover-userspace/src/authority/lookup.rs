@@ -1,0 +1,159 @@
+//! Which node of which zone a name leads to (RFC 1034 section 4.3.2, RFC 4592).
+
+use std::collections::{HashMap, HashSet};
+
+use bytes::Bytes;
+use domain::base::iana::Rtype;
+
+use crate::model::{self, Model, Rrset, ServiceId, Zone, suffixes};
+
+/// The zones with the names of services laid over them.
+#[derive(Debug)]
+pub(super) struct Zones {
+    zones: Vec<Zone>,
+    /// Index of a zone by its apex.
+    by_apex: HashMap<Bytes, usize>,
+    services: HashMap<Bytes, ServiceId>,
+    /// Names between a service's name and the apex of its zone: they exist, too.
+    between: HashSet<Bytes>,
+}
+
+/// What is at a name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node<'a> {
+    /// What the zone file says.
+    rrsets: &'a [Rrset],
+    /// Whose addresses are at the name.
+    pub(super) service: Option<ServiceId>,
+}
+
+/// Where a name leads inside a zone.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Place<'a, 'n> {
+    /// To this node: its own, or the wildcard it is made from.
+    Node(Node<'a>),
+    /// Out of the zone, at the cut with this name.
+    Delegation { cut: &'n [u8], ns: &'a Rrset },
+    /// To another tree, from the ancestor with this name.
+    Dname { owner: &'n [u8], dname: &'a Rrset },
+    /// Nowhere.
+    Nothing,
+}
+
+impl<'a> Node<'a> {
+    /// The static set of this type.
+    pub(super) fn rrset(&self, rtype: Rtype) -> Option<&'a Rrset> {
+        model::find(self.rrsets, rtype)
+    }
+
+    /// The static sets, in the order of their types.
+    pub(super) const fn rrsets(&self) -> &'a [Rrset] {
+        self.rrsets
+    }
+}
+
+impl Zones {
+    pub(super) fn new(model: &Model) -> Self {
+        let by_apex = model
+            .zones
+            .iter()
+            .enumerate()
+            .map(|(index, zone)| (zone.name.as_octets().clone(), index))
+            .collect();
+        let mut services = HashMap::new();
+        let mut between = HashSet::new();
+        for (service, id) in model.services.iter().zip(0..) {
+            for fqdn in &service.fqdn {
+                let name = fqdn.name.as_octets();
+                let apex_len = model.zone(fqdn.zone).name.len();
+                for ancestor in suffixes(name)
+                    .skip(1)
+                    .take_while(|ancestor| ancestor.len() > apex_len)
+                {
+                    if between.contains(ancestor) {
+                        break;
+                    }
+                    between.insert(name.slice_ref(ancestor));
+                }
+                services.insert(name.clone(), ServiceId(id));
+            }
+        }
+        Self {
+            zones: model.zones.clone(),
+            by_apex,
+            services,
+            between,
+        }
+    }
+
+    /// The zone that answers for a lower-cased name: the closest, but for DS, which belongs
+    /// to the parent's side of a cut (RFC 4035 section 3.1.4.1).
+    pub(super) fn zone(&self, name: &[u8], qtype: Rtype) -> Option<&Zone> {
+        let mut zones =
+            suffixes(name).filter_map(|suffix| self.zones.get(*self.by_apex.get(suffix)?));
+        let closest = zones.next()?;
+        if qtype == Rtype::DS && closest.name.len() == name.len() {
+            return zones.next().or(Some(closest));
+        }
+        Some(closest)
+    }
+
+    /// What is at a name, wildcards and cuts apart.
+    pub(super) fn node<'a>(&'a self, zone: &'a Zone, name: &[u8]) -> Option<Node<'a>> {
+        let rrsets = zone.records.node(name);
+        let service = self.services.get(name).copied();
+        let exists = rrsets.is_some()
+            || service.is_some()
+            || self.between.contains(name)
+            || name.len() == zone.name.len();
+        exists.then(|| Node {
+            rrsets: rrsets.unwrap_or_default(),
+            service,
+        })
+    }
+
+    /// Where a lower-cased name of the zone leads.
+    pub(super) fn find<'a, 'n>(
+        &'a self,
+        zone: &'a Zone,
+        name: &'n [u8],
+        qtype: Rtype,
+    ) -> Place<'a, 'n> {
+        // A name has at most 127 labels.
+        let mut path = [&name[..0]; 128];
+        let mut depth = 0;
+        for suffix in suffixes(name).take_while(|suffix| suffix.len() > zone.name.len()) {
+            if let Some(place) = path.get_mut(depth) {
+                *place = suffix;
+                depth += 1;
+            }
+        }
+        let mut encloser = &name[name.len().saturating_sub(zone.name.len())..];
+        for &suffix in path[..depth].iter().rev() {
+            if let Some(dname) = zone.records.rrset(encloser, Rtype::DNAME) {
+                return Place::Dname {
+                    owner: encloser,
+                    dname,
+                };
+            }
+            let Some(node) = self.node(zone, suffix) else {
+                return match self.node(zone, &wildcard(encloser)) {
+                    Some(node) => Place::Node(node),
+                    None => Place::Nothing,
+                };
+            };
+            if let Some(ns) = node.rrset(Rtype::NS)
+                && (suffix.len() < name.len() || qtype != Rtype::DS)
+            {
+                return Place::Delegation { cut: suffix, ns };
+            }
+            encloser = suffix;
+        }
+        self.node(zone, name).map_or(Place::Nothing, Place::Node)
+    }
+}
+
+/// The name of the wildcard below an existing name (RFC 4592 section 3.3.1).
+fn wildcard(encloser: &[u8]) -> Vec<u8> {
+    [b"\x01*", encloser].concat()
+}

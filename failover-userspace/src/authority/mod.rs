@@ -1,0 +1,324 @@
+//! The slow path: a complete authoritative server, as a function from query to reply.
+//!
+//! Follow a query through [`Authority::answer`]: `query` parses it; what breaks the rules is
+//! answered at once (RFC 8906); `resolve` walks our zones, in which `lookup` finds names, and
+//! gathers sets of records, those of services from the [`Snapshot`]; `reply` writes them.
+//!
+//! **What the XDP program would answer is answered here byte for byte the same**, but for the
+//! rotation: replies for the addresses of a service are put together from the very same
+//! [`crate::wire`] parts by the same rules of size.
+//!
+//! Pure: no sockets, no clock, no state. [`crate::listen`] is the shell around it.
+
+mod lookup;
+mod query;
+mod reply;
+mod resolve;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::base::iana::Rtype;
+use domain::rdata::{Soa, ZoneRecordData};
+
+use crate::model::{Model, Zone};
+use crate::wire::{AddressAnswer, AuthorityTail};
+use lookup::Zones;
+use query::{Query, Soundness};
+use reply::{Full, OptSettings, Rcode, Reply, Section, Set};
+use resolve::{End, Outcome, Resolver, set};
+pub use snapshot::Snapshot;
+
+/// `IN` (RFC 1035 section 3.2.4).
+const CLASS_IN: u16 = 1;
+/// `*` (RFC 1035 section 3.2.5).
+const CLASS_ANY: u16 = 255;
+/// MAILB and MAILA, obsolete (RFC 1035 section 3.2.3).
+const MAIL_TYPES: [u16; 2] = [253, 254];
+/// Types that are never asked for: OPT, NXNAME (RFC 9824 section 3.4), TKEY, TSIG.
+const UNASKABLE_TYPES: [u16; 4] = [41, 128, 249, 250];
+
+/// Everything that is answered, but for the health of servers. Immutable.
+#[derive(Debug)]
+pub struct Authority {
+    zones: Zones,
+    opt: OptSettings,
+}
+
+/// What is served from one moment on: a model's zones and the answers of its services belong
+/// together, and are replaced together.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The zones.
+    pub authority: Arc<Authority>,
+    /// The answers of the same model's services.
+    pub snapshot: Snapshot,
+}
+
+/// How a query came, and how the reply goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// In a datagram.
+    Udp,
+    /// Over a connection.
+    Tcp {
+        /// How long an idle connection is kept, for those who ask (RFC 7828).
+        idle: Duration,
+    },
+}
+
+impl Published {
+    /// See [`Authority::answer`].
+    #[must_use]
+    pub fn answer(&self, query: &[u8], transport: Transport, turn: u64) -> Option<Vec<u8>> {
+        self.authority
+            .answer(&self.snapshot, query, transport, turn)
+    }
+}
+
+impl Authority {
+    /// The authority for the zones and services of a model.
+    #[must_use]
+    pub fn new(model: &Model) -> Self {
+        Self {
+            zones: Zones::new(model),
+            opt: OptSettings {
+                udp_size: model.settings.edns_udp_size,
+                nsid: model.settings.nsid.clone().map(String::into_bytes),
+            },
+        }
+    }
+
+    /// The reply to a message, or `None` for one that gets none: a response, or one without
+    /// a whole header.
+    ///
+    /// `snapshot` holds the answers of this model's services; `turn` decides which address of
+    /// a service comes first, and should grow by one with each such reply.
+    #[must_use]
+    pub fn answer(
+        &self,
+        snapshot: &Snapshot,
+        query: &[u8],
+        transport: Transport,
+        turn: u64,
+    ) -> Option<Vec<u8>> {
+        let query = Query::parse(query)?;
+        let mut reply = Reply::new(&query, &self.opt, transport);
+        let rcode = match refusal(&query) {
+            Some(rcode) => rcode,
+            None => {
+                let resolver = Resolver {
+                    zones: &self.zones,
+                    snapshot,
+                    turn,
+                };
+                respond(resolver, &query, &mut reply)
+            }
+        };
+        Some(reply.finish(rcode))
+    }
+}
+
+/// Why a query is answered without a look into the zones.
+fn refusal(query: &Query<'_>) -> Option<Rcode> {
+    // An opcode we do not know may have any format (RFC 8906 section 3.1.4).
+    if query.opcode != 0 {
+        return Some(Rcode::NotImp);
+    }
+    if query.soundness == Soundness::Malformed {
+        return Some(Rcode::FormErr);
+    }
+    if query.edns.is_some_and(|edns| edns.version != 0) {
+        return Some(Rcode::BadVers);
+    }
+    let question = query.question.as_ref()?;
+    match question.qtype {
+        Rtype::AXFR | Rtype::IXFR => Some(Rcode::Refused),
+        other if UNASKABLE_TYPES.contains(&other.to_int()) => Some(Rcode::FormErr),
+        other if MAIL_TYPES.contains(&other.to_int()) => Some(Rcode::NotImp),
+        _ if !matches!(question.qclass, CLASS_IN | CLASS_ANY) => Some(Rcode::Refused),
+        _ => None,
+    }
+}
+
+/// Writes what answers the question.
+fn respond(resolver: Resolver<'_>, query: &Query<'_>, reply: &mut Reply) -> Rcode {
+    let Some(question) = &query.question else {
+        return Rcode::FormErr;
+    };
+    let outcome = resolver.resolve(question);
+    let is_servfail = matches!(
+        outcome.end,
+        End::Service {
+            answer: AddressAnswer::Servfail,
+            ..
+        }
+    );
+    if is_servfail {
+        return Rcode::ServFail;
+    }
+    // A reply about all classes is never authoritative (RFC 1034 section 3.7.1).
+    if outcome.authoritative && question.qclass == CLASS_IN {
+        reply.set_authoritative();
+    }
+    if write(resolver, question.name.len(), &outcome, reply).is_err() {
+        reply.set_truncated();
+    }
+    outcome.rcode
+}
+
+/// Writes the sections. [`Full`]: something the client needs did not fit.
+fn write(
+    resolver: Resolver<'_>,
+    name_len: usize,
+    outcome: &Outcome<'_>,
+    reply: &mut Reply,
+) -> Result<(), Full> {
+    for set in &outcome.answer {
+        reply.push(Section::Answer, set)?;
+    }
+    match &outcome.end {
+        End::Service { zone, answer } => {
+            write_service(zone, answer, name_len, resolver.turn, reply)
+        }
+        End::Positive(zone) => {
+            write_positive(resolver, zone, &outcome.answer, reply);
+            Ok(())
+        }
+        // The zone's name is part of the question's.
+        End::Negative(zone) if outcome.answer.is_empty() => {
+            write_negative(&AuthorityTail::negative(zone, name_len), reply)
+        }
+        End::Negative(zone) => reply.push(Section::Authority, &soa(zone)),
+        End::Referral { zone, cut, ns } => {
+            let ns = set(cut.clone(), ns);
+            reply.push(Section::Authority, &ns)?;
+            write_glue(resolver, zone, &ns, reply)
+        }
+        End::Nothing => Ok(()),
+    }
+}
+
+/// What the XDP program sends: the whole tail, or its authority section, or none of it.
+fn write_service(
+    zone: &Zone,
+    answer: &AddressAnswer,
+    name_len: usize,
+    turn: u64,
+    reply: &mut Reply,
+) -> Result<(), Full> {
+    match answer {
+        AddressAnswer::Records(records) => {
+            let mut octets = Vec::new();
+            let mut count = 0;
+            for record in records.rotated(turn) {
+                octets.extend_from_slice(record);
+                count += 1;
+            }
+            reply.push_octets(Section::Answer, count, &octets)?;
+            let tail = AuthorityTail::positive(zone, name_len);
+            let (authority, count) = tail.authority();
+            if reply
+                .push_octets(Section::Authority, count, authority)
+                .is_ok()
+            {
+                let (additional, count) = tail.additional();
+                // All of them or none; not being whole is no truncation (RFC 2181 section 9).
+                let _ = reply.push_octets(Section::Additional, count, additional);
+            }
+            Ok(())
+        }
+        AddressAnswer::NoData => write_negative(&AuthorityTail::negative(zone, name_len), reply),
+        AddressAnswer::Servfail => Ok(()),
+    }
+}
+
+/// Without its SOA a negative answer says nothing.
+fn write_negative(tail: &AuthorityTail, reply: &mut Reply) -> Result<(), Full> {
+    let (authority, count) = tail.authority();
+    reply.push_octets(Section::Authority, count, authority)
+}
+
+/// The zone's NS set and the addresses of all hosts that were named, as far as they fit.
+fn write_positive(resolver: Resolver<'_>, zone: &Zone, answer: &[Set<'_>], reply: &mut Reply) {
+    let is_answered = |name: &[u8], rtype| {
+        answer.iter().any(|set| {
+            set.rtype() == Some(rtype) && set.owner.as_slice().eq_ignore_ascii_case(name)
+        })
+    };
+    let ns = zone
+        .records
+        .rrset(zone.name.as_slice(), Rtype::NS)
+        .filter(|_| !is_answered(zone.name.as_slice(), Rtype::NS))
+        .map(|ns| set(zone.name.clone(), ns));
+    if let Some(ns) = &ns
+        && reply.push(Section::Authority, ns).is_err()
+    {
+        return;
+    }
+    let mut named = Vec::new();
+    for host in answer.iter().chain(&ns).flat_map(Set::hosts) {
+        if named.contains(&host) {
+            continue;
+        }
+        named.push(host);
+        for addresses in resolver.addresses_of(host) {
+            let is_there = addresses
+                .rtype()
+                .is_some_and(|rtype| is_answered(host.as_slice(), rtype));
+            if !is_there && reply.push(Section::Additional, &addresses).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Addresses of the child's name servers: without those in the child itself it cannot be
+/// reached (RFC 9471 section 3), others help.
+fn write_glue(
+    resolver: Resolver<'_>,
+    zone: &Zone,
+    ns: &Set<'_>,
+    reply: &mut Reply,
+) -> Result<(), Full> {
+    let (needed, helpful): (Vec<_>, Vec<_>) = ns
+        .hosts()
+        .filter(|host| host.ends_with(&zone.name))
+        .partition(|host| host.ends_with(&ns.owner));
+    for host in needed {
+        for addresses in resolver.addresses_of(host) {
+            reply.push(Section::Additional, &addresses)?;
+        }
+    }
+    for host in helpful {
+        for addresses in resolver.addresses_of(host) {
+            if reply.push(Section::Additional, &addresses).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The SOA with the TTL of negative answers (RFC 2308 section 3).
+fn soa(zone: &Zone) -> Set<'_> {
+    use domain::base::{Serial, Ttl};
+    let soa = &zone.soa;
+    Set {
+        owner: zone.name.clone(),
+        ttl: soa.ttl.min(soa.minimum),
+        data: Cow::Owned(vec![ZoneRecordData::Soa(Soa::new(
+            soa.mname.clone(),
+            soa.rname.clone(),
+            Serial(soa.serial),
+            Ttl::from_secs(soa.refresh),
+            Ttl::from_secs(soa.retry),
+            Ttl::from_secs(soa.expire),
+            Ttl::from_secs(soa.minimum),
+        ))]),
+    }
+}

@@ -1,0 +1,352 @@
+//! Equal to the XDP program, and safe on any input. What is answered to whom stands in
+//! `tests/cases`.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+use domain::base::Message;
+use domain::rdata::AllRecordData;
+use failover_common::layout::{Follow, LargeAnswer, TailHeader};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use super::*;
+use crate::dataplane::{Change, Generation};
+use crate::model::{Fqdn, Name, Service, ServiceId, ZoneId};
+use crate::policy::{Answer, Weighted};
+use crate::wire::Family;
+
+const TCP: Transport = Transport::Tcp {
+    idle: Duration::from_secs(10),
+};
+
+const ZONE: &str = "$TTL 900
+@ SOA ns1 hostmaster 1 3600 600 1209600 300
+@ NS ns1
+@ NS ns2
+@ NS ns3.example.net.
+ns1 A 198.51.100.130
+ns2 A 203.0.113.66
+ns2 AAAA 2001:db8:66::53
+*.wild TXT wild
+a.b CNAME www
+d DNAME wild
+sub NS ns.sub
+ns.sub A 192.0.2.1
+";
+
+static MODEL: LazyLock<Model> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("zone"), ZONE).unwrap();
+    let file = directory.path().join("failover.toml");
+    let toml = "[server]\nlisten = [\"192.0.2.1\"]\nnsid = \"ns\"\n[[zone]]\nname = \"example.com\"\nfile = \"zone\"\n";
+    std::fs::write(&file, toml).unwrap();
+    let loaded = crate::config::load(&file);
+    loaded.unwrap_or_else(|errors| panic!("{errors}")).model
+});
+
+fn name(text: &str) -> Name {
+    Name::bytes_from_str(text).unwrap()
+}
+
+fn service(fqdn: &Name, max_answers: Option<usize>) -> Service {
+    Service {
+        name: "www".to_owned(),
+        fqdn: vec![Fqdn {
+            name: fqdn.clone(),
+            zone: ZoneId(0),
+        }],
+        ttl: 30,
+        port: NonZeroU16::MIN,
+        redundancy_only: false,
+        on_all_down: crate::model::OnAllDown::Empty,
+        max_answers,
+        wan: Vec::new(),
+        servers: 0..0,
+    }
+}
+
+/// What is published of a service, and all that the XDP program would know of it.
+struct Published {
+    authority: Authority,
+    snapshot: Snapshot,
+    zone: Zone,
+    a: AddressAnswer,
+    aaaa: AddressAnswer,
+}
+
+fn publish(service: Service, answer: &Answer) -> Published {
+    let mut model = MODEL.clone();
+    let [a, aaaa] = Family::ALL.map(|family| AddressAnswer::new(&service, answer, family));
+    model.services.push(service);
+    let change = Change {
+        service: ServiceId(0),
+        a: a.clone(),
+        aaaa: aaaa.clone(),
+    };
+    Published {
+        authority: Authority::new(&model),
+        snapshot: Snapshot::new(Generation(1), &[change]),
+        zone: model.zones.swap_remove(0),
+        a,
+        aaaa,
+    }
+}
+
+fn query(name: &Name, qtype: Rtype, opt: Option<(u16, bool)>) -> Vec<u8> {
+    let mut query = vec![
+        0xab,
+        0xcd,
+        1,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0,
+        0,
+        0,
+        u8::from(opt.is_some()),
+    ];
+    query.extend(name.as_slice());
+    query.extend(qtype.to_int().to_be_bytes());
+    query.extend([0, 1]);
+    if let Some((size, dnssec_ok)) = opt {
+        query.extend([0, 0, 41]);
+        query.extend(size.to_be_bytes());
+        query.extend([0, 0, u8::from(dnssec_ok) << 7, 0, 0, 0]);
+    }
+    query
+}
+
+/// The program's `plan` and `write`, from the same map values; `None`: it passes.
+fn xdp_reply(
+    published: &Published,
+    name: &Name,
+    family: Family,
+    opt: Option<(u16, bool)>,
+    turn: u64,
+) -> Option<Vec<u8>> {
+    let (answer, qtype) = match family {
+        Family::V4 => (&published.a, Rtype::A),
+        Family::V6 => (&published.aaaa, Rtype::AAAA),
+    };
+    let answer: LargeAnswer = answer.encode(1);
+    let header = answer.header;
+    let tail = match header.follow {
+        follow if follow == Follow::Soa as u8 => {
+            AuthorityTail::negative(&published.zone, name.len()).encode()
+        }
+        _ => AuthorityTail::positive(&published.zone, name.len()).encode(),
+    };
+    let room = opt.map_or(512, |(size, _)| size.clamp(512, 1232).into());
+    let opt_len = if opt.is_some() { 11 } else { 0 };
+    let sent = usize::from(header.sent);
+    let fixed = 12 + name.len() + 4 + sent * family.record_len() + opt_len;
+    let (len, authority_len) = (
+        usize::from(tail.header.len),
+        usize::from(tail.header.authority_len),
+    );
+    let (tail_len, authority_count, additional_count) = if fixed > room {
+        return None;
+    } else if header.follow == Follow::Nothing as u8 {
+        (0, 0, 0)
+    } else if fixed + len <= room {
+        let TailHeader {
+            authority_count,
+            additional_count,
+            ..
+        } = tail.header;
+        (len, authority_count, additional_count)
+    } else if fixed + authority_len <= room {
+        (authority_len, tail.header.authority_count, 0)
+    } else if sent == 0 {
+        return None;
+    } else {
+        (0, 0, 0)
+    };
+
+    let mut reply = vec![0xab, 0xcd];
+    reply.extend((u16::from_be(header.flags) | 0x0100).to_be_bytes());
+    let additional_count = additional_count + u16::from(opt.is_some());
+    for count in [1, sent as u16, authority_count, additional_count] {
+        reply.extend(count.to_be_bytes());
+    }
+    reply.extend(name.as_slice());
+    reply.extend(qtype.to_int().to_be_bytes());
+    reply.extend([0, 1]);
+    let place = turn.wrapping_mul(header.weight_step.into()) % u64::from(header.weight_total);
+    let mut record = answer
+        .thresholds
+        .iter()
+        .position(|threshold| place < u64::from(*threshold))
+        .unwrap_or(0);
+    for _ in 0..sent {
+        let from = record * family.record_len();
+        reply.extend(&answer.bytes[from..from + family.record_len()]);
+        record = (record + 1) % usize::from(header.records);
+    }
+    reply.extend(&tail.bytes[..tail_len]);
+    if let Some((_, dnssec_ok)) = opt {
+        reply.extend([0, 0, 41, 4, 0xd0, 0, 0, u8::from(dnssec_ok) << 7, 0, 0, 0]);
+    }
+    Some(reply)
+}
+
+fn answers() -> impl Strategy<Value = Answer> {
+    let weighted = (any::<bool>(), any::<u8>(), 1..100_u16).prop_map(|(v6, host, weight)| {
+        let address = if v6 {
+            IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(host)])
+        } else {
+            IpAddr::from([192, 0, 2, host])
+        };
+        let weight = NonZeroU16::new(weight).unwrap();
+        Weighted { address, weight }
+    });
+    prop_oneof![
+        1 => Just(Answer::Empty),
+        1 => Just(Answer::Servfail),
+        8 => proptest::collection::vec(weighted, 1..64).prop_map(Answer::Addresses),
+    ]
+}
+
+/// Names of the zone of any length, in any case.
+fn names() -> impl Strategy<Value = Name> {
+    proptest::collection::vec("[a-zA-Z0-9-]{1,63}", 1..4)
+        .prop_map(|labels| labels.join(".") + ".eXample.com")
+        .prop_filter_map("too long", |text| Name::bytes_from_str(&text).ok())
+}
+
+fn lower_cased(name: &Name) -> Name {
+    Name::from_octets(Bytes::from(name.as_slice().to_ascii_lowercase())).unwrap()
+}
+
+fn opts() -> impl Strategy<Value = Option<(u16, bool)>> {
+    proptest::option::of((prop_oneof![400..1300_u16, any::<u16>()], any::<bool>()))
+}
+
+proptest! {
+    #[test]
+    fn equal_to_the_xdp_program(
+        answer in answers(),
+        asked in names(),
+        max_answers in proptest::option::of(1..70_usize),
+        opt in opts(),
+        turn in prop_oneof![0..200_u64, any::<u64>()],
+    ) {
+        let published = publish(service(&lower_cased(&asked), max_answers), &answer);
+        for (family, qtype) in [(Family::V4, Rtype::A), (Family::V6, Rtype::AAAA)] {
+            let query = query(&asked, qtype, opt);
+            let found = published.authority.answer(&published.snapshot, &query, Transport::Udp, turn).unwrap();
+            match xdp_reply(&published, &asked, family, opt, turn) {
+                Some(reply) => prop_assert_eq!(found, reply),
+                None => prop_assert_eq!(found[2] & 2, 2, "TC"),
+            }
+        }
+    }
+
+    #[test]
+    fn no_octets_panic(message in proptest::collection::vec(any::<u8>(), 0..300)) {
+        check_reply(&FIXTURE, &message)?;
+    }
+
+    #[test]
+    fn no_damaged_query_panics(
+        asked in select(&["www", "none", "x.wild", "a.b", "b", "x.d", "x.sub", "*.wild", "ns1"]),
+        qtype in select(&[1, 2, 5, 6, 16, 28, 39, 41, 43, 252, 255, 65, 999]),
+        opt in opts(),
+        damage in proptest::collection::vec((any::<Index>(), any::<u8>()), 0..4),
+        cut in proptest::option::of(any::<Index>()),
+    ) {
+        let asked = name(&format!("{asked}.example.com"));
+        let mut message = query(&asked, Rtype::from_int(qtype), opt);
+        for (at, octet) in damage {
+            let at = at.index(message.len());
+            message[at] = octet;
+        }
+        if let Some(cut) = cut {
+            message.truncate(cut.index(message.len()));
+        }
+        check_reply(&FIXTURE, &message)?;
+    }
+}
+
+static FIXTURE: LazyLock<Published> = LazyLock::new(|| {
+    let addresses = (1..=40).map(|host| Weighted {
+        address: IpAddr::from([192, 0, 2, host]),
+        weight: NonZeroU16::MIN,
+    });
+    publish(
+        service(&name("www.example.com"), None),
+        &Answer::Addresses(addresses.collect()),
+    )
+});
+
+/// What is true of every reply.
+fn check_reply(published: &Published, message: &[u8]) -> Result<(), TestCaseError> {
+    for transport in [Transport::Udp, TCP] {
+        let reply = published
+            .authority
+            .answer(&published.snapshot, message, transport, 1);
+        let silent = message.len() < 12 || message[2] & 0x80 != 0;
+        prop_assert_eq!(reply.is_none(), silent);
+        let Some(reply) = reply else { continue };
+        prop_assert_eq!(&reply[..2], &message[..2]);
+        // QR, opcode and RD; no Z, AD, CD.
+        prop_assert_eq!(reply[2] & 0xf9, 0x80 | message[2] & 0x79);
+        prop_assert_eq!(reply[3] & 0xf0, 0);
+        let limit = if transport == TCP { 65_535 } else { 1232 };
+        prop_assert!(reply.len() <= limit);
+        let parsed = Message::from_octets(reply.as_slice()).unwrap();
+        prop_assert!(parsed.opt().is_some() || reply.len() <= 512 || transport == TCP);
+        let mut count = 0_u16;
+        let (_, answer, authority, additional) = parsed.sections().unwrap();
+        for section in [answer, authority, additional] {
+            for record in section.limit_to::<AllRecordData<_, _>>() {
+                prop_assert!(record.is_ok());
+                count += 1;
+            }
+        }
+        let counts = parsed.header_counts();
+        prop_assert_eq!(
+            count,
+            counts.ancount() + counts.nscount() + counts.arcount()
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn addresses_take_turns_behind_an_alias_as_well() {
+    let published = &*FIXTURE;
+    for (asked, answers) in [("www.example.com", 40), ("a.b.example.com", 41)] {
+        let first = |turn| {
+            let query = query(&name(asked), Rtype::A, None);
+            let answer = &published.authority;
+            let reply = answer.answer(&published.snapshot, &query, TCP, turn);
+            let reply = Message::from_octets(reply.unwrap()).unwrap();
+            let addresses: Vec<_> = reply
+                .answer()
+                .unwrap()
+                .limit_to::<domain::rdata::A>()
+                .map(|record| record.unwrap().data().addr().octets()[3])
+                .collect();
+            assert_eq!(reply.header_counts().ancount(), answers);
+            addresses[0]
+        };
+        let order: Vec<_> = (0..41).map(first).collect();
+        let expected: Vec<_> = (1..=40).chain([1]).collect();
+        assert_eq!(order, expected, "{asked}");
+    }
+}
+
+#[test]
+fn a_service_that_was_never_published_is_an_error() {
+    let mut model = MODEL.clone();
+    model.services.push(service(&name("www.example.com"), None));
+    let query = query(&name("www.example.com"), Rtype::A, None);
+    let reply = Authority::new(&model).answer(&Snapshot::default(), &query, TCP, 0);
+    assert_eq!(reply.unwrap()[3], 2, "SERVFAIL");
+}

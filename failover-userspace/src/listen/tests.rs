@@ -1,0 +1,334 @@
+//! Over the loopback, on ports of no account.
+
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::*;
+use crate::authority::{Authority, Snapshot};
+use crate::dataplane::Generation;
+
+const SOON: Duration = Duration::from_secs(5);
+const TXT: u16 = 16;
+const SOA: u16 = 6;
+
+/// A listener that serves a zone without services.
+struct Server {
+    port: u16,
+    counters: Arc<Counters>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+    publisher: watch::Sender<Arc<Published>>,
+}
+
+fn model() -> crate::model::Model {
+    let directory = tempfile::tempdir().unwrap();
+    let txt = "x".repeat(250);
+    let zone = format!(
+        "$TTL 60\n@ SOA ns.example.net. h 1 2 3 4 5\n@ NS ns.example.net.\nlarge TXT {txt} {txt} {txt} {txt}\n"
+    );
+    std::fs::write(directory.path().join("zone"), zone).unwrap();
+    let file = directory.path().join("failover.toml");
+    let toml =
+        "[server]\nlisten = [\"127.0.0.1\"]\n[[zone]]\nname = \"example.com\"\nfile = \"zone\"\n";
+    std::fs::write(&file, toml).unwrap();
+    let loaded = crate::config::load(&file);
+    loaded.unwrap_or_else(|errors| panic!("{errors}")).model
+}
+
+fn published() -> Arc<Published> {
+    Arc::new(Published {
+        authority: Arc::new(Authority::new(&model())),
+        snapshot: Snapshot::new(Generation(1), &[]),
+    })
+}
+
+fn free_port() -> u16 {
+    let any = (Ipv4Addr::LOCALHOST, 0);
+    let socket = std::net::TcpListener::bind(any).unwrap();
+    socket.local_addr().unwrap().port()
+}
+
+fn start(addresses: &[&str], patience: Patience) -> Server {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
+    let (port, mut listener) = (0..20)
+        .find_map(|_| {
+            let port = free_port();
+            Some((port, Listener::bind(&addresses, port).ok()?))
+        })
+        .expect("a free port");
+    listener.patience = patience;
+    let (publisher, reader) = watch::channel(published());
+    let counters = Arc::new(Counters::default());
+    let (stop, stopped) = oneshot::channel();
+    let task = tokio::spawn(listener.serve(reader, Arc::clone(&counters), async {
+        let _ = stopped.await;
+    }));
+    Server {
+        port,
+        counters,
+        stop,
+        task,
+        publisher,
+    }
+}
+
+fn query(id: u16, name: &[u8], qtype: u16) -> Vec<u8> {
+    let mut query = id.to_be_bytes().to_vec();
+    query.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    query.extend(name);
+    query.extend(b"\x07example\x03com\0");
+    query.extend(qtype.to_be_bytes());
+    query.extend([0, 1]);
+    query
+}
+
+fn framed(message: &[u8]) -> Vec<u8> {
+    [&(message.len() as u16).to_be_bytes(), message].concat()
+}
+
+/// The ID of the next reply.
+async fn next_reply(stream: &mut TcpStream) -> io::Result<u16> {
+    let len = stream.read_u16().await?;
+    let mut reply = vec![0; usize::from(len)];
+    stream.read_exact(&mut reply).await?;
+    assert_eq!(reply[2] & 0x84, 0x84, "QR and AA");
+    Ok(u16::from_be_bytes([reply[0], reply[1]]))
+}
+
+impl Server {
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))
+            .await
+            .unwrap()
+    }
+
+    async fn answers_over_tcp(&self) {
+        let mut stream = self.connect().await;
+        stream
+            .write_all(&framed(&query(7, b"", SOA)))
+            .await
+            .unwrap();
+        let reply = timeout(SOON, next_reply(&mut stream)).await;
+        assert_eq!(reply.unwrap().unwrap(), 7);
+    }
+
+    async fn answers_over_udp(&self, from: &str, to: &str) {
+        let socket = UdpSocket::bind((from, 0)).await.unwrap();
+        let mut buffer = [0; 512];
+        let (_, source) = timeout(SOON, async {
+            socket.send_to(&query(8, b"", SOA), (to, self.port)).await?;
+            socket.recv_from(&mut buffer).await
+        })
+        .await
+        .unwrap()
+        .unwrap();
+        assert_eq!(buffer[..2], [0, 8]);
+        assert_eq!(source, SocketAddr::new(to.parse().unwrap(), self.port));
+    }
+
+    async fn shut_down(self) {
+        let start = Instant::now();
+        self.stop.send(()).unwrap();
+        timeout(SOON, self.task).await.unwrap().unwrap();
+        assert!(start.elapsed() < SHUTDOWN_GRACE, "{:?}", start.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_leave_from_the_address_that_was_asked() {
+    let server = start(&["127.0.0.1", "127.0.0.2"], Patience::default());
+    server.answers_over_udp("127.0.0.1", "127.0.0.1").await;
+    server.answers_over_udp("127.0.0.1", "127.0.0.2").await;
+    server.answers_over_tcp().await;
+    assert_eq!(server.counters.slow_path(), 3);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn ipv6_is_served_next_to_ipv4() {
+    if std::net::UdpSocket::bind("[::1]:0").is_err() {
+        eprintln!("skipped: no IPv6 here");
+        return;
+    }
+    let server = start(&["127.0.0.1", "::1"], Patience::default());
+    server.answers_over_udp("127.0.0.1", "127.0.0.1").await;
+    server.answers_over_udp("::1", "::1").await;
+    let mut stream = TcpStream::connect(("::1", server.port)).await.unwrap();
+    stream
+        .write_all(&framed(&query(9, b"", SOA)))
+        .await
+        .unwrap();
+    assert_eq!(next_reply(&mut stream).await.unwrap(), 9);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn queries_come_in_pieces_and_in_heaps() {
+    let server = start(&["127.0.0.1"], Patience::default());
+    let mut stream = server.connect().await;
+    stream.set_nodelay(true).unwrap();
+    for octet in framed(&query(1, b"", SOA)) {
+        stream.write_all(&[octet]).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(next_reply(&mut stream).await.unwrap(), 1);
+    let heap: Vec<u8> = (2..200)
+        .flat_map(|id| framed(&query(id, b"\x05large", TXT)))
+        .collect();
+    let (head, tail) = heap.split_at(1001);
+    stream.write_all(head).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    stream.write_all(tail).await.unwrap();
+    // No more to come, but answers are still wanted.
+    stream.shutdown().await.unwrap();
+    for id in 2..200 {
+        let reply = timeout(SOON, next_reply(&mut stream)).await.unwrap();
+        assert_eq!(reply.unwrap(), id);
+    }
+    let end = next_reply(&mut stream).await.unwrap_err();
+    assert_eq!(end.kind(), ErrorKind::UnexpectedEof);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn messages_without_reply_are_passed_over() {
+    let server = start(&["127.0.0.1"], Patience::default());
+    let mut stream = server.connect().await;
+    let mut response = query(1, b"", SOA);
+    response[2] |= 0x80;
+    for message in [&[][..], b"short", &response, &query(2, b"", SOA)] {
+        stream.write_all(&framed(message)).await.unwrap();
+    }
+    assert_eq!(next_reply(&mut stream).await.unwrap(), 2);
+    assert_eq!(server.counters.ignored.load(Ordering::Relaxed), 3);
+    assert_eq!(server.counters.slow_path(), 1);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off() {
+    let patience = Patience {
+        idle: Duration::from_millis(300),
+        write: Duration::from_millis(300),
+    };
+    let server = start(&["127.0.0.1"], patience);
+
+    // Says nothing.
+    let mut silent = server.connect().await;
+    let closed = timeout(SOON, silent.read(&mut [0])).await.unwrap();
+    assert!(matches!(closed, Ok(0) | Err(_)));
+
+    // Announces a query, and dribbles octets.
+    let mut slow = server.connect().await;
+    let start = Instant::now();
+    let mut octets = [0xff, 0xff].into_iter().chain(std::iter::repeat(1));
+    while let Some(octet) = octets.next()
+        && slow.write_all(&[octet]).await.is_ok()
+    {
+        assert!(start.elapsed() < SOON, "still open");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    // Asks, and does not read.
+    let mut deaf = server.connect().await;
+    let heap: Vec<u8> = (0..500)
+        .flat_map(|id| framed(&query(id, b"\x05large", TXT)))
+        .collect();
+    let cut_off = async { while deaf.write_all(&heap).await.is_ok() {} };
+    timeout(SOON, cut_off).await.expect("still open");
+    server.answers_over_tcp().await;
+    server.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_idle_connections_are_no_harm() {
+    allow_many_files();
+    let server = start(&["127.0.0.1"], Patience::default());
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        let mut stream = server.connect().await;
+        // A length without data.
+        stream.write_all(&[0, 40]).await.unwrap();
+        idle.push(stream);
+    }
+    server.answers_over_tcp().await;
+    server.answers_over_udp("127.0.0.1", "127.0.0.1").await;
+    let accepted = server.counters.connections.load(Ordering::Relaxed);
+    let evicted = server.counters.evicted.load(Ordering::Relaxed);
+    assert!(accepted > 1000, "{accepted}");
+    let left = accepted - evicted;
+    assert!(left <= connections::CLIENT_LIMIT as u64 + 1, "{left} left");
+    // Of the first, nothing is left on our side.
+    let closed = timeout(SOON, idle[0].read(&mut [0])).await.unwrap();
+    assert!(matches!(closed, Ok(0) | Err(_)));
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn a_busy_client_keeps_its_connection() {
+    allow_many_files();
+    let server = start(&["127.0.0.1"], Patience::default());
+    let mut busy = server.connect().await;
+    let mut idle = Vec::new();
+    for id in 0..200 {
+        idle.push(server.connect().await);
+        busy.write_all(&framed(&query(id, b"", SOA))).await.unwrap();
+        let reply = timeout(SOON, next_reply(&mut busy)).await.unwrap();
+        assert_eq!(reply.unwrap(), id);
+    }
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn what_is_published_is_served() {
+    let server = start(&["127.0.0.1"], Patience::default());
+    let mut stream = server.connect().await;
+    let nothing = Published {
+        authority: Arc::new(Authority::new(&crate::model::Model {
+            zones: Vec::new(),
+            ..model()
+        })),
+        snapshot: Snapshot::default(),
+    };
+    server.publisher.send(Arc::new(nothing)).unwrap();
+    stream
+        .write_all(&framed(&query(1, b"", SOA)))
+        .await
+        .unwrap();
+    let len = stream.read_u16().await.unwrap();
+    let mut reply = vec![0; usize::from(len)];
+    stream.read_exact(&mut reply).await.unwrap();
+    assert_eq!(reply[3], 5, "REFUSED");
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_not_there_is_named() {
+    let nowhere = "203.0.113.254".parse().unwrap();
+    let error = Listener::bind(&[nowhere], free_port()).unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.contains("UDP 203.0.113.254:") && message.contains("on no interface"),
+        "{message}"
+    );
+    let port = free_port();
+    let address = "127.0.0.1".parse().unwrap();
+    let _first = Listener::bind(&[address], port).unwrap();
+    let message = Listener::bind(&[address], port).unwrap_err().to_string();
+    assert!(message.contains("another name server"), "{message}");
+}
+
+/// Both ends of every connection are in this process.
+fn allow_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
