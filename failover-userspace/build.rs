@@ -1,4 +1,5 @@
-//! Compiles the XDP program to `$OUT_DIR/failover-xdp`, with whichever toolchain
+//! Compiles the XDP program to `$OUT_DIR/failover-xdp`, and the programs that the benchmark
+//! compares it with to `$OUT_DIR/failover-bench`, with whichever toolchain
 //! `cargo xtask setup` found or installed.
 
 #[path = "build/toolchain.rs"]
@@ -26,7 +27,7 @@ const INPUTS: [&str; 5] = [
 
 /// The crates that may use unstable features on a toolchain that is not a nightly. Never "1":
 /// aya-build would take that for a wish to build `core` from source.
-const BOOTSTRAP: &str = "aya_ebpf,failover_ebpf,failover_xdp,failover_common";
+const BOOTSTRAP: &str = "aya_ebpf,failover_ebpf,failover_xdp,failover_bench,failover_common";
 
 fn main() {
     if let Err(error) = build() {

@@ -16,6 +16,7 @@
 
 #![no_std]
 
+pub mod bench;
 pub mod checksum;
 pub mod counters;
 pub mod layout;

@@ -25,7 +25,7 @@ pub(crate) fn ci(privileged: Privileged) -> Result<()> {
         "warnings",
     ]);
     // Unstable features on a stable toolchain, as build.rs allows them.
-    command::run(clippy.env("RUSTC_BOOTSTRAP", "aya_ebpf,failover_xdp"))?;
+    command::run(clippy.env("RUSTC_BOOTSTRAP", "aya_ebpf,failover_xdp,failover_bench"))?;
     command::run(
         cargo()
             .args(["doc", "--no-deps"])

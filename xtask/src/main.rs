@@ -1,5 +1,6 @@
 //! `cargo xtask`: everything about this project that is more than `cargo build` and `cargo test`.
 
+mod bench;
 mod cargo;
 mod ci;
 mod demo;
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
 
-/// Set-up, lab, demo and tests.
+/// Set-up, lab, demo, tests and benchmark.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -65,6 +66,11 @@ enum Command {
         /// Only the packet tests, on Debian's stable kernel in QEMU
         #[arg(long, conflicts_with = "skip_privileged")]
         second_kernel: bool,
+    },
+    /// Measure what a packet costs, beside other XDP programs, and print one table
+    Bench {
+        #[command(flatten)]
+        args: bench::Args,
     },
     /// What continuous integration runs: format, lints, documentation, tests
     Ci {
@@ -120,6 +126,7 @@ fn run_command() -> Result<()> {
         Command::Test {
             skip_privileged, ..
         } => test::test(skip_privileged.into()),
+        Command::Bench { args } => bench::bench(&args),
         Command::Ci { skip_privileged } => ci::ci(skip_privileged.into()),
         Command::Serve { address, name } => failover_tests::lab::serve(address, &name),
     }

@@ -23,6 +23,14 @@ pub(crate) fn as_root(program: &str) -> Result<Command> {
     Ok(sudo)
 }
 
+/// Lets cargo run what it builds as root; cargo itself builds as the user.
+pub(crate) fn run_built_as_root(cargo: &mut Command) {
+    if !is_root() {
+        let runner = r#"target.'cfg(all())'.runner = ["sudo", "--preserve-env"]"#;
+        cargo.args(["--config", runner]);
+    }
+}
+
 /// Goes on as root: returns if we are it, else replaces this process by `sudo cargo-xtask ARGS`.
 pub(crate) fn ensure_root(args: &[&str]) -> Result<()> {
     if is_root() {

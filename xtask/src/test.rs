@@ -36,11 +36,7 @@ pub(crate) fn test(privileged: Privileged) -> Result<()> {
     let daemon = cargo::build_daemon()?;
     let mut test = cargo::cargo();
     test.args(["test", "--package", "failover-tests"]);
-    if !privilege::is_root() {
-        // Cargo builds as the user; only the test binaries run as root.
-        let runner = r#"target.'cfg(all())'.runner = ["sudo", "--preserve-env"]"#;
-        test.args(["--config", runner]);
-    }
+    privilege::run_built_as_root(&mut test);
     command::run(
         test.env(PRIVILEGED, "1")
             .env(failover_tests::DAEMON, daemon),

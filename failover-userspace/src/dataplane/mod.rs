@@ -35,6 +35,11 @@ use tables::Tables;
 
 /// The compiled program.
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/failover-xdp"));
+/// The programs that `cargo xtask bench` compares it with. Nothing in the daemon refers to it,
+/// so that the linker leaves it out there.
+#[doc(hidden)]
+pub static BENCH_PROGRAMS: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/failover-bench"));
 /// Name of the program that answers.
 const PROGRAM_NAME: &str = "failover";
 /// Name of the program that passes everything.

@@ -1,0 +1,210 @@
+//! Cost per packet: our XDP program against the least a responder can do, and against what
+//! an ordinary XDP DNS server does, in the same run.
+//!
+//! `cargo xtask bench` runs this. The programs compared with are in
+//! `failover-ebpf/src/bench.rs`:
+//!
+//! | program | what it does |
+//! |---|---|
+//! | *empty* | nothing: the cost of the measurement itself, subtracted from all others |
+//! | *bare* | addresses and ports swapped, transmitted |
+//! | *grow* | *bare*, and the packet grows by 64 octets |
+//! | *textbook* | name copied octet by octet into a 260-octet key, one hash look-up, one A record and OPT, UDP checksum zero |
+//! | *failover* | ours: the full answer, true checksums |
+//!
+//! How a figure comes about: the program handles some 100 000 packets in one
+//! `BPF_PROG_TEST_RUN`, each a query put there afresh by a wrapper program; the CPU time of
+//! the thread is divided by the packets. All programs take turns, case by case, round by
+//! round, in an order that rotates. A ratio is (ours − empty) / (other − empty) of one round;
+//! the table has the median over the rounds, and how far the middle half of them strays.
+//! Before a case is timed, every program's replies to all its queries are looked at; after
+//! each measurement, our program's counters must say that it answered every packet.
+
+mod cases;
+mod frame;
+mod names;
+mod programs;
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+
+use cases::{Case, Expect, Sets};
+use programs::{Bench, Program};
+use report::{Measured, Report};
+
+/// Measures the cost per packet of the XDP program.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Fewer rounds, and no tables of 100 000 names and more
+    #[arg(long)]
+    quick: bool,
+    /// Where the figures go as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Only the cases whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+struct Effort {
+    rounds: usize,
+    /// Packets of one measurement.
+    packets: u32,
+    /// Largest table of names.
+    most_names: usize,
+}
+
+impl Effort {
+    const FULL: Self = Self {
+        rounds: 15,
+        packets: 200_000,
+        most_names: 1_000_000,
+    };
+    const QUICK: Self = Self {
+        rounds: 7,
+        packets: 50_000,
+        most_names: 1_000,
+    };
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    ensure!(
+        rustix::process::geteuid().is_root(),
+        "loading XDP programs needs root; `cargo xtask bench` sees to it"
+    );
+    ensure!(
+        std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
+            .is_ok_and(|value| value.trim() == "0"),
+        "kernel.bpf_stats_enabled is on and would be measured too: sysctl kernel.bpf_stats_enabled=0"
+    );
+    programs::stay_on_one_cpu()?;
+    let effort = if args.quick {
+        Effort::QUICK
+    } else {
+        Effort::FULL
+    };
+    let mut left_out = Vec::new();
+    if args.quick {
+        left_out.push(format!(
+            "tables of more than {} names: --quick",
+            effort.most_names
+        ));
+    }
+
+    let cases: Vec<Case> = cases::all(effort.most_names)
+        .into_iter()
+        .filter(|case| {
+            args.only
+                .as_ref()
+                .is_none_or(|only| case.name.contains(only))
+        })
+        .collect();
+    ensure!(!cases.is_empty(), "no such case");
+    let mut sets = Sets::load(&cases)?;
+    let mut bench = Bench::load()?;
+    let mut measured: Vec<Measured> = cases.iter().map(Measured::new).collect();
+    for case in &cases {
+        verify(&mut bench, &mut sets, case).with_context(|| case.name.clone())?;
+    }
+    for round in 0..effort.rounds {
+        eprint!("\rround {} of {}", round + 1, effort.rounds);
+        for offset in 0..cases.len() {
+            let index = (round + offset) % cases.len();
+            measure(
+                &mut bench,
+                &mut sets,
+                &cases[index],
+                round,
+                effort.packets,
+                &mut measured[index],
+            )
+            .with_context(|| cases[index].name.clone())?;
+        }
+    }
+    eprintln!();
+
+    let report = Report::new(effort, sets.program_info()?, measured, left_out);
+    print!("{report}");
+    let path = args.json.clone().unwrap_or_else(report::default_path);
+    report.write_json(&path)?;
+    println!("\nAs JSON: {}", path.display());
+    Ok(())
+}
+
+/// Every program's reply to every query of a case.
+fn verify(bench: &mut Bench, sets: &mut Sets, case: &Case) -> Result<()> {
+    let set = sets.of(case);
+    bench.ask(&case.queries)?;
+    for program in Program::ALL {
+        let Some(expect) = case.expect(program) else {
+            continue;
+        };
+        bench.put_under_test(program, set)?;
+        for (index, query) in case.queries.iter().enumerate() {
+            let (verdict, reply) = bench.one(index, query)?;
+            expect
+                .check(query, verdict, &reply)
+                .with_context(|| format!("{program}, query {index}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// One round of a case: all programs, one after the other.
+fn measure(
+    bench: &mut Bench,
+    sets: &mut Sets,
+    case: &Case,
+    round: usize,
+    packets: u32,
+    measured: &mut Measured,
+) -> Result<()> {
+    let set = sets.of(case);
+    bench.ask(&case.queries)?;
+    for offset in 0..Program::ALL.len() {
+        let program = Program::ALL[(round + offset) % Program::ALL.len()];
+        let Some(expect) = case.expect(program) else {
+            continue;
+        };
+        bench.put_under_test(program, set)?;
+        let before = set.plane.counters()?;
+        let (verdict, ns) = bench.many(packets)?;
+        ensure!(
+            verdict == expect.verdict(),
+            "{program} returned {verdict} at last"
+        );
+        if program == Program::Failover {
+            let after = set.plane.counters()?;
+            let count = |c: &failover_common::counters::Counters| match expect {
+                Expect::Pass => c.total_passed(),
+                Expect::Swapped | Expect::Answers(_) => c.total_answered(),
+            };
+            ensure!(
+                count(&after) - count(&before) == u64::from(packets),
+                "not every packet had the same fate"
+            );
+        }
+        measured.add(program, ns);
+    }
+    measured.end_round();
+    Ok(())
+}
