@@ -29,6 +29,15 @@ pub const fn shift_odd(sum: u16, odd: bool) -> u16 {
     if odd { sum.swap_bytes() } else { sum }
 }
 
+/// [`shift_odd`] for an unfolded sum below 2^48: without folding, and without a branch.
+///
+/// Swapping the octets of a word is multiplying by 256, modulo 65535.
+#[inline(always)]
+#[must_use]
+pub const fn shift_odd64(sum: u64, odd: bool) -> u64 {
+    sum << (8 * odd as u32)
+}
+
 /// The folded sum of `bytes`, as if they started at an even offset.
 #[must_use]
 pub fn sum(bytes: &[u8]) -> u16 {
@@ -57,12 +66,19 @@ mod tests {
     fn pieces_add_up_to_the_whole_at_every_cut() {
         let bytes: [u8; 61] = core::array::from_fn(|i| (i * 37 + 201) as u8);
         for cut in 0..bytes.len() {
-            let (head, tail) = bytes.split_at(cut);
-            let tail = shift_odd(sum(tail), cut % 2 == 1);
+            let (head, tail_bytes) = bytes.split_at(cut);
+            let tail = shift_odd(sum(tail_bytes), cut % 2 == 1);
             assert_eq!(
                 fold(u64::from(sum(head)) + u64::from(tail)),
                 sum(&bytes),
                 "cut {cut}"
+            );
+            let unfolded = u64::from(sum(tail_bytes)) + (1 << 40);
+            let head = u64::from(sum(head)) + 0xffff * 3;
+            assert_eq!(
+                fold(head + shift_odd64(unfolded, cut % 2 == 1)),
+                fold(head + u64::from(shift_odd(fold(unfolded), cut % 2 == 1))),
+                "cut {cut}, unfolded"
             );
         }
     }

@@ -9,7 +9,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use failover_common::{
-    checksum::{add64, fold, shift_odd},
+    checksum::{add64, fold, shift_odd64},
     counters::Counter,
     layout::{AAAA_RECORD_LEN, Answer, Cell, Follow, TAIL_LEN, Tail},
     question::MAX_NAME_LEN,
@@ -228,6 +228,7 @@ fn write(
 
     // The records start where the question ends: at an odd offset if the name is odd.
     let odd = query.name_len & 1 == 1;
+    let records_sum = u64::from(query.type_class) + answer_sum + u64::from(plan.tail_sum);
     let sum = address_sum
         + u64::from(frame.ports[0])
         + u64::from(frame.ports[1])
@@ -236,44 +237,49 @@ fn write(
         + 2 * u64::from(udp_len.to_be())
         + flags_sum
         + query.name_sum
-        + u64::from(shift_odd(fold(u64::from(query.type_class)), odd))
-        + u64::from(shift_odd(fold(answer_sum + u64::from(plan.tail_sum)), odd))
-        + u64::from(shift_odd(opt_sum, odd ^ (plan.tail_len & 1 == 1)));
+        + shift_odd64(records_sum, odd)
+        + shift_odd64(opt_sum, odd ^ (plan.tail_len & 1 == 1));
     let checksum = match !fold(sum) {
         0 => 0xffff,
         checksum => checksum,
     };
-    store(
-        ctx,
-        frame.udp,
-        u32::from(frame.ports[1]).to_le() | (u32::from(frame.ports[0]) << 16).to_le(),
-    )?;
-    store(
-        ctx,
-        frame.udp + 4,
-        u32::from(udp_len.to_be()).to_le() | (u32::from(checksum) << 16).to_le(),
-    )
+    let udp = u64::from(frame.ports[1].to_le())
+        | u64::from(frame.ports[0].to_le()) << 16
+        | u64::from(udp_len.to_be().to_le()) << 32
+        | u64::from(checksum.to_le()) << 48;
+    store(ctx, frame.udp, udp.to_le())
 }
 
 /// Addresses swapped, tags and type kept.
 #[inline(always)]
 fn write_ethernet(ctx: &XdpContext, frame: &Frame, shift: usize) -> Option<()> {
-    let destination_start: u32 = load(ctx, shift)?;
-    let destination_end: u16 = load(ctx, shift + 4)?;
-    let source_start: u32 = load(ctx, shift + 6)?;
-    let source_end: u16 = load(ctx, shift + 10)?;
-    let ethertype: u16 = load(ctx, shift + 12)?;
+    let from: *const [u16; 7] = packet::at(ctx, shift)?;
+    // SAFETY: `at` checked the whole header; see there on alignment.
+    let (destination, source, ethertype) = unsafe {
+        let address = |half| {
+            let start: *const u16 = from.cast::<u16>().add(half);
+            (*start.cast::<u32>(), *start.add(2))
+        };
+        (address(0), address(3), (*from)[6])
+    };
     // Two tags and what follows them, or one, or none: all of it is moved.
     let tags = if frame.l2_len > 14 {
         load::<u64>(ctx, shift + 14)?
     } else {
         0
     };
-    store(ctx, 0, source_start)?;
-    store(ctx, 4, source_end)?;
-    store(ctx, 6, destination_start)?;
-    store(ctx, 10, destination_end)?;
-    store(ctx, 12, ethertype)?;
+    let to: *mut [u16; 7] = packet::at(ctx, 0)?;
+    // SAFETY: as above.
+    unsafe {
+        let put = |half, (start, end)| {
+            let place: *mut u16 = to.cast::<u16>().add(half);
+            *place.cast::<u32>() = start;
+            *place.add(2) = end;
+        };
+        put(0, source);
+        put(3, destination);
+        (*to)[6] = ethertype;
+    }
     if frame.l2_len > 14 {
         store(ctx, 14, tags)?;
     }
@@ -302,18 +308,23 @@ fn move_message(ctx: &XdpContext, frame: &Frame, len: usize, shift: usize) -> Op
 /// Flags and counts. Returns the sum of the header.
 #[inline(always)]
 fn write_header(ctx: &XdpContext, frame: &Frame, found: &Found, plan: &Plan) -> Option<u64> {
-    let id_flags: u32 = load(ctx, frame.dns)?;
-    let id = id_flags.to_le() as u16;
-    let recursion_desired = (id_flags.to_le() >> 16) as u16 & RD.to_le();
-    let flags = found.header.flags.to_le() | recursion_desired;
-    let start = u32::from(id) | u32::from(flags) << 16;
+    let header: *mut [u32; 3] = packet::at(ctx, frame.dns)?;
+    // SAFETY: `at` checked the whole header; see there on alignment.
+    let id_flags = unsafe { (*header)[0] }.to_le();
+    let flags = u32::from(found.header.flags.to_le()) << 16;
+    let recursion_desired = u32::from(RD.to_le()) << 16;
+    let start = (id_flags & (0xffff | recursion_desired) | flags).to_le();
     let counts = u64::from(1u16.to_be())
         | u64::from((plan.sent as u16).to_be()) << 16
         | u64::from(plan.authority_count.to_be()) << 32
         | u64::from(plan.additional_count.to_be()) << 48;
-    store(ctx, frame.dns, start.to_le())?;
-    store(ctx, frame.dns + 4, counts.to_le())?;
-    Some(add64(u64::from(start.to_le()), counts.to_le()))
+    let counts = counts.to_le();
+    // SAFETY: as above.
+    unsafe {
+        (*header)[0] = start;
+        *header.cast::<u32>().add(1).cast::<u64>() = counts;
+    }
+    Some(add64(u64::from(start), counts))
 }
 
 /// The address records, from the one whose turn it is. Returns their sum.
@@ -456,13 +467,13 @@ fn copy_chunk<const WORDS: usize>(
 
 /// Our OPT record: our size, version 0, DO as it came. Returns its sum.
 #[inline(always)]
-fn write_opt(ctx: &XdpContext, at: usize, edns: Edns) -> Option<u16> {
+fn write_opt(ctx: &XdpContext, at: usize, edns: Edns) -> Option<u64> {
     let word =
         0x29_0000 | u64::from(setting!(edns_udp_size).to_be().to_le()) << 24 | edns.dnssec_ok << 63;
     store(ctx, at, word.to_le())?;
     store(ctx, at + 8, 0u16)?;
     store(ctx, at + 10, 0u8)?;
-    Some(fold(add64(0, word.to_le())))
+    Some(add64(0, word.to_le()))
 }
 
 /// The IP header: addresses swapped, TTL and lengths set.
@@ -477,22 +488,19 @@ fn write_ip(ctx: &XdpContext, frame: &Frame, udp_len: u16) -> Option<()> {
         let ttl = (u32::from(TTL) | u32::from(UDP) << 8).to_le();
         let checksum =
             !fold(u64::from(start) + u64::from(ip.id) + u64::from(ttl) + ip.address_sum());
-        store(ctx, at, start)?;
-        store(ctx, at + 4, ip.id)?;
-        store(
-            ctx,
-            at + 8,
+        let header = [
+            start,
+            ip.id,
             (ttl.to_le() | u32::from(checksum.to_le()) << 16).to_le(),
-        )?;
-        store(ctx, at + 12, ip.destination[0] as u32)?;
-        store(ctx, at + 16, ip.source[0] as u32)
+            ip.destination[0] as u32,
+            ip.source[0] as u32,
+        ];
+        store(ctx, at, header)
     } else {
         let rest = u32::from(udp_len.to_be().to_le()) | u32::from(UDP) << 16 | u32::from(TTL) << 24;
-        store(ctx, at, ip.start)?;
-        store(ctx, at + 4, rest.to_le())?;
-        store(ctx, at + 8, ip.destination[0])?;
-        store(ctx, at + 16, ip.destination[1])?;
-        store(ctx, at + 24, ip.source[0])?;
-        store(ctx, at + 32, ip.source[1])
+        let [d0, d1] = ip.destination;
+        let [s0, s1] = ip.source;
+        let start = u64::from(ip.start.to_le()) | u64::from(rest) << 32;
+        store(ctx, at, [start.to_le(), d0, d1, s0, s1])
     }
 }
