@@ -20,6 +20,10 @@ pub struct Settings {
     pub listen_v4_len: u32,
     /// How many of `listen_v6` are in use.
     pub listen_v6_len: u32,
+    /// EDNS options (bit 1 << code) that user space answers: a query with one is passed.
+    pub passed_options: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Our IPv4 addresses, each as its octets lie in a packet.
     pub listen_v4: [u32; MAX_LISTEN],
     /// Our IPv6 addresses, each as two words as their octets lie in a packet.
@@ -35,6 +39,8 @@ impl Settings {
         edns_udp_size: 0,
         listen_v4_len: 0,
         listen_v6_len: 0,
+        passed_options: 0,
+        reserved: 0,
         listen_v4: [0; MAX_LISTEN],
         listen_v6: [[0; 2]; MAX_LISTEN],
     };
@@ -44,7 +50,7 @@ impl Settings {
 mod user {
     use super::Settings;
 
-    // SAFETY: `repr(C)`, integers ordered by size: 8 + 4 + 2 + 2 + 4 + 4 + 64 + 256 octets
+    // SAFETY: `repr(C)`, integers ordered by size: 8 + 4 + 2 + 2 + 4 * 4 + 64 + 256 octets
     // without padding, every bit pattern is valid.
     unsafe impl bytemuck::Zeroable for Settings {}
     // SAFETY: as above.
@@ -57,7 +63,7 @@ mod tests {
     fn no_padding() {
         assert_eq!(
             size_of::<super::Settings>(),
-            8 + 4 + 2 + 2 + 4 + 4 + 64 + 256
+            8 + 4 + 2 + 2 + 4 * 4 + 64 + 256
         );
     }
 }

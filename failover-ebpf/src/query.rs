@@ -203,10 +203,10 @@ fn parse_opt(ctx: &XdpContext, noise: Noise, opt: usize, end: usize) -> Result<E
 }
 
 /// Whether user space answers this option. A server that does not implement an option
-/// ignores it (RFC 6891 section 6.1.2): so with NSID, COOKIE, client subnet and the rest.
+/// ignores it (RFC 6891 section 6.1.2).
 #[inline(always)]
-fn must_be_answered(_code: u16) -> bool {
-    false
+fn must_be_answered(code: u16) -> bool {
+    code < 32 && setting!(passed_options) >> code & 1 != 0
 }
 
 /// Reads name, type and class once: hash, sum, last word.

@@ -5,13 +5,14 @@
 //! verdicts; [`policy`] decides from verdicts who is answered; [`wire`] turns that into
 //! ready-made answers; [`dataplane`] publishes them to the XDP program, atomically. What
 //! that passes up, [`authority`] answers from the same snapshot, over the sockets of
-//! [`listen`]. [`controller`] owns all state and drives the chain; [`state`] is what outlives
+//! [`listen`]; [`answering`] publishes to both. [`controller`] owns all state and drives the chain; [`state`] is what outlives
 //! a restart; [`control`] is the unix socket behind `failover status` and the other commands
 //! in [`cli`], in the words of [`protocol`]. [`privileges`] gives up what the daemon does not
 //! need.
 //!
 //! `health`, `policy`, `wire` and `authority` are pure: no sockets, no clock, no async, no aya.
 
+pub mod answering;
 pub mod authority;
 pub mod cli;
 pub mod config;

@@ -6,7 +6,8 @@
 //!   interface that comes back,
 //! - `CAP_PERFMON`: the verifier's full knowledge of the program while it is loaded;
 //!   given up after that,
-//! - `CAP_NET_RAW`: ICMP probes, and probes bound to an interface.
+//! - `CAP_NET_RAW`: ICMP probes, and probes bound to an interface,
+//! - `CAP_NET_BIND_SERVICE`: port 53, opened with the first publication.
 //!
 //! Not kept is, among others, `CAP_DAC_OVERRIDE`: even root reads the configuration and
 //! writes its state and socket by the permissions of files alone.
@@ -21,7 +22,8 @@ const TO_LOAD: CapabilitySet = TO_RUN.union(CapabilitySet::PERFMON);
 /// From then on.
 const TO_RUN: CapabilitySet = CapabilitySet::BPF
     .union(CapabilitySet::NET_ADMIN)
-    .union(CapabilitySet::NET_RAW);
+    .union(CapabilitySet::NET_RAW)
+    .union(CapabilitySet::NET_BIND_SERVICE);
 
 /// Keeps what loading and running need, and no program we start ever gets more.
 ///

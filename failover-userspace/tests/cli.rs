@@ -161,22 +161,12 @@ fn a_broken_file_still_names_its_socket() {
 }
 
 #[test]
-fn run_refuses_what_answers_nothing() {
+fn run_refuses_a_broken_configuration() {
     let dir = tempfile::tempdir().expect("a directory");
-    let file = configuration(dir.path(), |text| text).display().to_string();
-    let broken = tempfile::tempdir().expect("a directory");
-    let broken = configuration(broken.path(), |text| text.replace("fall = 3", "fall = 0"));
+    let broken = configuration(dir.path(), |text| text.replace("fall = 3", "fall = 0"));
     let broken = broken.display().to_string();
     for (arguments, want) in [
-        (&["run", "-c", &file][..], "nothing would answer"),
-        (
-            &["run", "-c", &file, "--interface", "lo", "--xdp", "off"],
-            "nothing would answer",
-        ),
-        (
-            &["run", "-c", &broken, "--interface", "lo"],
-            "failover.toml:",
-        ),
+        (&["run", "-c", &broken][..], "failover.toml:"),
         (&["run", "-c", "/nonexistent.toml"], "/nonexistent.toml:1:1"),
     ] {
         let run = failover(arguments);

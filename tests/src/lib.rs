@@ -1,6 +1,6 @@
 //! What privileged and end-to-end tests share with `cargo xtask`.
 //!
-//! - [`lab`]: the reference case of the design in network namespaces, with the daemon in it;
+//! - [`lab`]: the reference case in network namespaces, with the daemon in it;
 //! - [`dns`]: a DNS client that asks from inside a namespace and measures;
 //! - [`dig`]: the output of the real `dig`, taken apart;
 //! - [`reference`](mod@reference): what the reference case answers;

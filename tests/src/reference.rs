@@ -1,4 +1,4 @@
-//! What the reference case of the design answers.
+//! What the reference case answers.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};

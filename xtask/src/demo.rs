@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the reference case of the design, played through and checked.
+//! `cargo xtask demo`: the reference case, played through and checked.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

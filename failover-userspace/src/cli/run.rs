@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use aya_log::EbpfLogger;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -18,11 +18,12 @@ use tracing::{debug, info, warn};
 use tracing_subscriber::EnvFilter;
 
 use super::Run;
+use crate::answering::Answering;
 use crate::config::{self, Overrides};
 use crate::control::Socket;
 use crate::controller::{Controller, Core, Ended, Inputs, Now, Setup};
 use crate::dataplane::DataPlane;
-use crate::model::{Model, Settings, XdpMode};
+use crate::model::{Model, XdpMode};
 use crate::privileges;
 use crate::probe::{Engine, LinkWatcher};
 use crate::state::{Kept, Saver, Store};
@@ -55,8 +56,10 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     for warning in &loaded.warnings {
         warn!(at = %format_args!("{}:{}:{}", warning.file.display(), warning.line, warning.column), "{}", warning.message);
     }
+    if loaded.model.settings.xdp == XdpMode::Off {
+        loaded.model.settings.interfaces.clear();
+    }
     let model = Arc::new(loaded.model);
-    refuse_useless(&model.settings)?;
 
     let socket = Socket::bind(&model.settings.control_socket)?;
     // Capabilities belong to threads: what is given up must be before there are any.
@@ -65,7 +68,12 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     let in_dir = || format!("state_dir {}", dir.display());
     let (store, state) = Store::open(dir).with_context(in_dir)?;
     let kept = Kept::of(&state, &model);
-    let plane = DataPlane::load(&model, state.generation).map_err(explain_refusal)?;
+    let plane = if model.settings.interfaces.is_empty() {
+        info!("no XDP program: user space answers everything");
+        None
+    } else {
+        Some(DataPlane::load(&model, state.generation).map_err(explain_refusal)?)
+    };
     privileges::keep_to_run().context("give up privileges")?;
     let saver = Saver::start(store, Arc::clone(&model), kept.clone(), state.generation)
         .with_context(in_dir)?;
@@ -75,7 +83,8 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
         .enable_all()
         .build()?;
     // The controller runs on this thread and may block it: tasks have the workers.
-    let done = runtime.block_on(serve(model, socket, plane, kept, saver));
+    let answering = Answering::new(plane, state.generation);
+    let done = runtime.block_on(serve(model, socket, answering, kept, saver));
     runtime.shutdown_timeout(GRACE);
     done?;
     Ok(ExitCode::SUCCESS)
@@ -84,12 +93,14 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
 async fn serve(
     model: Arc<Model>,
     socket: Socket,
-    mut plane: DataPlane,
+    mut answering: Answering,
     kept: Kept,
     saver: Saver,
 ) -> Result<()> {
     let stop = stop_signal()?;
-    follow_program_log(&mut plane);
+    if let Some(plane) = answering.plane_mut() {
+        follow_program_log(plane);
+    }
 
     let (queries, queries_receiver) = mpsc::channel(QUERIES);
     let (stop_control, control_stops) = watch::channel(());
@@ -112,7 +123,7 @@ async fn serve(
 
     let controller = Controller::new(Setup {
         core,
-        plane,
+        plane: answering,
         saver,
         set_pace: Box::new(move |probe, pace| engine.set_pace(probe, pace)),
     });
@@ -127,17 +138,6 @@ async fn serve(
     match ended? {
         Ended::Stopped => info!("stopped"),
         Ended::Detached => info!("stopped: told to detach"),
-    }
-    Ok(())
-}
-
-/// Without the program nobody answers: this version has no slow path.
-fn refuse_useless(settings: &Settings) -> Result<()> {
-    if settings.xdp == XdpMode::Off {
-        bail!("xdp = \"off\": nothing would answer, as this version answers by XDP only");
-    }
-    if settings.interfaces.is_empty() {
-        bail!("nothing would answer: configure server.interfaces or pass --interface IF");
     }
     Ok(())
 }

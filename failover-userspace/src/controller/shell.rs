@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::core::{Command, Core, Input, Now};
 use super::view::{Part, StatsPart};
-use crate::dataplane::{self, AttachedMode, Change, DataPlane, Generation};
+use crate::dataplane::{self, AttachedMode, Change, Generation};
 use crate::health::Pace;
 use crate::model::{Model, ProbeId, ServiceId, XdpMode};
 use crate::probe::{LinkEvent, Report};
@@ -29,7 +29,7 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// What the controller needs of a data plane.
 pub trait Publish {
-    /// As [`DataPlane::publish_all`].
+    /// As [`crate::dataplane::DataPlane::publish_all`].
     ///
     /// # Errors
     ///
@@ -39,17 +39,17 @@ pub trait Publish {
         model: &Model,
         changes: &[Change],
     ) -> Result<Generation, dataplane::Error>;
-    /// As [`DataPlane::publish`].
+    /// As [`crate::dataplane::DataPlane::publish`].
     ///
     /// # Errors
     ///
     /// If nothing has been published.
     fn publish(&mut self, changes: &[Change]) -> Result<Generation, dataplane::Error>;
-    /// As [`DataPlane::generation`].
+    /// As [`crate::dataplane::DataPlane::generation`].
     fn generation(&self) -> Generation;
-    /// As [`DataPlane::beat`].
+    /// As [`crate::dataplane::DataPlane::beat`].
     fn beat(&mut self, max_stale: Option<Duration>);
-    /// As [`DataPlane::attach`].
+    /// As [`crate::dataplane::DataPlane::attach`].
     ///
     /// # Errors
     ///
@@ -60,63 +60,22 @@ pub trait Publish {
         index: u32,
         mode: XdpMode,
     ) -> Result<AttachedMode, dataplane::Error>;
-    /// As [`DataPlane::detach`].
+    /// As [`crate::dataplane::DataPlane::detach`].
     fn detach(&mut self, interface: &str);
-    /// As [`DataPlane::counters`].
+    /// As [`crate::dataplane::DataPlane::counters`].
     ///
     /// # Errors
     ///
     /// If they cannot be read.
     fn counters(&self) -> Result<Counters, dataplane::Error>;
-    /// As [`DataPlane::service_hits`].
+    /// As [`crate::dataplane::DataPlane::service_hits`].
     ///
     /// # Errors
     ///
     /// If they cannot be read.
     fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, dataplane::Error>;
-}
-
-impl Publish for DataPlane {
-    fn publish_all(
-        &mut self,
-        model: &Model,
-        changes: &[Change],
-    ) -> Result<Generation, dataplane::Error> {
-        self.publish_all(model, changes)
-    }
-
-    fn publish(&mut self, changes: &[Change]) -> Result<Generation, dataplane::Error> {
-        self.publish(changes)
-    }
-
-    fn generation(&self) -> Generation {
-        self.generation()
-    }
-
-    fn beat(&mut self, max_stale: Option<Duration>) {
-        self.beat(max_stale);
-    }
-
-    fn attach(
-        &mut self,
-        interface: &str,
-        index: u32,
-        mode: XdpMode,
-    ) -> Result<AttachedMode, dataplane::Error> {
-        self.attach(interface, index, mode)
-    }
-
-    fn detach(&mut self, interface: &str) {
-        self.detach(interface);
-    }
-
-    fn counters(&self) -> Result<Counters, dataplane::Error> {
-        self.counters()
-    }
-
-    fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, dataplane::Error> {
-        self.service_hits(service)
-    }
+    /// Replies of user space.
+    fn slow_path(&self) -> u64;
 }
 
 /// What somebody wants of the controller. A reply that nobody waits for is not missed.
@@ -372,7 +331,9 @@ impl<P: Publish> Controller<P> {
         match query {
             Query::Status(from, reply) => {
                 let counters = self.plane.counters();
-                let _ = reply.send(counters.map(|counters| self.core.status(from, &counters)));
+                let slow_path = self.plane.slow_path();
+                let part = counters.map(|counters| self.core.status(from, &counters, slow_path));
+                let _ = reply.send(part);
             }
             Query::Explain(name, service, reply) => {
                 let _ = reply.send(self.core.explain(name, service));

@@ -1,4 +1,4 @@
-//! The reference case of the design, for tests, and a core that is fed in few words.
+//! The reference case, for tests, and a core that is fed in few words.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

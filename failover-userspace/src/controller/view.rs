@@ -40,7 +40,7 @@ pub struct StatsPart {
 impl Core {
     /// The status, with services from the index `from` on.
     #[must_use]
-    pub fn status(&self, from: usize, counters: &Counters) -> Part {
+    pub fn status(&self, from: usize, counters: &Counters, slow_path: u64) -> Part {
         let settings = &self.model.settings;
         let listen = settings.listen.iter();
         let (services, next) = self.part(from);
@@ -56,7 +56,7 @@ impl Core {
                 .take(self.model.wans.len())
                 .map(|id| self.wan_status(id))
                 .collect(),
-            counters: packet_counters(counters),
+            counters: packet_counters(counters, slow_path),
         };
         Part { status, next }
     }
@@ -235,12 +235,12 @@ impl ProbeState {
     }
 }
 
-fn packet_counters(counters: &Counters) -> PacketCounters {
+fn packet_counters(counters: &Counters, slow_path: u64) -> PacketCounters {
     let (answered, passed) = (counters.total_answered(), counters.total_passed());
     PacketCounters {
         rx: answered + passed,
         answered,
         passed,
-        slow_path: 0,
+        slow_path,
     }
 }

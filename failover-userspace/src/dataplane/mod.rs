@@ -45,6 +45,9 @@ const PROGRAM_NAME: &str = "failover";
 /// Name of the program that passes everything.
 const PASS_PROGRAM_NAME: &str = "failover_pass";
 
+/// Code of the NSID option (RFC 5001).
+const NSID: u32 = 3;
+
 /// Number of a published snapshot; grows by one with each publication.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -113,6 +116,12 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The slow path has no sockets.
+    #[error(transparent)]
+    Listen(#[from] crate::listen::BindError),
+    /// There is no XDP program to attach.
+    #[error("XDP is off")]
+    Off,
     /// A thread could not be started.
     #[error("start a thread")]
     Thread(#[from] std::io::Error),
@@ -318,6 +327,7 @@ fn program_settings(settings: &Settings, shape: Shape) -> ProgramSettings {
         name_mask: shape.mask,
         port: settings.port.get().to_be(),
         edns_udp_size: settings.edns_udp_size,
+        passed_options: u32::from(settings.nsid.is_some()) << NSID,
         ..ProgramSettings::NONE
     };
     for address in &settings.listen {

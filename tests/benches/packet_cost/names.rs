@@ -157,6 +157,7 @@ impl NameSet {
                 state_dir: "/nonexistent".into(),
                 bpf_dir: "/nonexistent".into(),
                 max_stale: None,
+                nsid: None,
             },
             zones: vec![zone()],
             wans: vec![],
@@ -184,6 +185,7 @@ fn zone() -> Zone {
             minimum: 300,
         },
         ns_ttl: 900,
+        records: std::sync::Arc::default(),
         name_servers: [
             (&b"ns1"[..], "198.51.100.130"),
             (&b"ns2"[..], "203.0.113.66"),

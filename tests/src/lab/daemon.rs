@@ -141,7 +141,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When it does not answer, or not in the way of the design.
+    /// When it does not answer, or not as documented.
     pub fn status(&self) -> Result<Status> {
         let json = self.query(&["status", "--json"])?;
         serde_json::from_str(&json).with_context(|| format!("unexpected status: {json}"))

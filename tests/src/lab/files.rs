@@ -12,7 +12,7 @@ pub struct Config {
     pub more_interface: Option<&'static str>,
     /// `redundancy_only` of the service `www`.
     pub redundancy_only: bool,
-    /// Lines for the `[check]` section; the defaults of the design where empty.
+    /// Lines for the `[check]` section; the defaults where empty.
     pub check: String,
     /// More sections, put at the end of the file.
     pub extra: String,

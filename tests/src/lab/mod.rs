@@ -1,4 +1,4 @@
-//! The lab: the reference case of the design in network namespaces.
+//! The lab: the reference case in network namespaces.
 //!
 //! [`Lab::start`] builds the network of [`topology`] under names of its own, starts the TCP
 //! servers, and takes everything down again when it is dropped, on Ctrl-C, and — should the

@@ -1,4 +1,4 @@
-//! The reference case of the design as a network, as plain data.
+//! The reference case as a network, as plain data.
 //!
 //! ```text
 //!                              ┌──────┐

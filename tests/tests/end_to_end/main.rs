@@ -11,3 +11,4 @@ mod maps;
 mod reference;
 mod restart;
 mod site;
+mod slow_path;

@@ -1,4 +1,4 @@
-//! The reference case of the design: all five states.
+//! The reference case: all five states.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! What is passed: each rule of DESIGN section 6 with a packet that passes unchanged, for the
+//! What is passed: each rule with a packet that passes unchanged, for the
 //! reason given, and its closest neighbour, which is answered.
 
 use std::time::{Duration, Instant};
@@ -435,4 +435,22 @@ fn a_snapshot_that_nobody_vouches_for_is_not_served() {
     lab.assert_passes(&query, Counter::PassedStale);
     lab.plane.beat(Some(Duration::from_secs(60)));
     assert_eq!(lab.run(&query).0, TX);
+}
+
+/// An option that is configured is for user space; others do not matter.
+#[test]
+fn nsid_passes_when_it_is_configured() {
+    if !privileged() {
+        return;
+    }
+    let mut model = model();
+    model.settings.nsid = Some("ns1.site-a".into());
+    add_service(&mut model, "www.example.com");
+    let lab = Lab::new(model, &[equal(&[ip("198.51.100.134")])]);
+    let nsid = Dns::new("www.example.com", 1).with_options(b"\0\x03\0\0");
+    let before = lab.counters().passed_edns_option;
+    let packet = Frame::v4(nsid.bytes()).bytes();
+    assert_eq!(lab.run(&packet), (PASS, packet.clone()));
+    assert_eq!(lab.counters().passed_edns_option, before + 1);
+    lab.ask_dns(&Dns::new("www.example.com", 1).with_options(b"\0\x0a\0\x08COOKIE.."));
 }

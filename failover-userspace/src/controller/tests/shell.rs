@@ -68,6 +68,10 @@ impl Publish for Fake {
         Ok(AttachedMode::Native)
     }
 
+    fn slow_path(&self) -> u64 {
+        0
+    }
+
     fn detach(&mut self, interface: &str) {
         self.note(format!("detach {interface}"));
     }
@@ -377,7 +381,7 @@ async fn endless_requests_are_cut() {
 
 /// The data plane's report of names and of JSON: stable for scripts.
 #[tokio::test(flavor = "multi_thread")]
-async fn status_has_the_fields_of_the_design() {
+async fn status_has_its_fields() {
     let dir = tempfile::tempdir().unwrap();
     let running = start(dir.path(), &Fake::default());
     running.first_round().await;

@@ -65,7 +65,7 @@ pub(super) fn lab() -> Lab {
     lab
 }
 
-/// The reference case of the design.
+/// The reference case.
 pub(super) fn reference() -> Lab {
     lab()
         .wan(WAN1)

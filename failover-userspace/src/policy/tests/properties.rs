@@ -71,7 +71,7 @@ fn any_lab() -> impl Strategy<Value = (Lab, States)> {
     )
 }
 
-/// The rules of the design once more, as sets instead of steps.
+/// The rules once more, as sets instead of steps.
 impl Lab {
     fn up_wans(&self, states: &States) -> Vec<WanAddress> {
         let mut wans = self.service().wan.clone();
