@@ -112,9 +112,9 @@ pub struct NameSlot {
     pub service: u32,
     /// Index of its positive tail; the negative one is the next.
     pub tail: u32,
-    /// The words of a name of up to [`NameSlot::INLINE`] octets; of a longer one `words[0]`
-    /// is its index among the long names.
-    pub words: [u64; 4],
+    /// A name of up to [`NameSlot::INLINE`] octets, lower-cased, padded with zeros; of a longer
+    /// one the first word is its index among the long names.
+    pub name: [u8; Self::INLINE],
 }
 
 impl NameSlot {
@@ -128,7 +128,7 @@ impl NameSlot {
         next: 0,
         service: 0,
         tail: 0,
-        words: [0; 4],
+        name: [0; Self::INLINE],
     };
 
     /// Whether `generation` has the name.
@@ -141,10 +141,10 @@ impl NameSlot {
 
 /// The words of a name of more than [`NameSlot::INLINE`] octets.
 #[derive(Clone, Copy, Debug)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct LongName {
-    /// Zero-padded.
-    pub words: [u64; crate::question::MAX_NAME_WORDS],
+    /// Lower-cased, padded with zeros.
+    pub name: [u8; 8 * crate::question::MAX_NAME_WORDS],
 }
 
 /// One service: what it answers now.

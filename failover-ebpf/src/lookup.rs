@@ -4,6 +4,7 @@ use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
 use failover_common::{
     counters::{Counter, ServiceHits},
     layout::{A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, NameSlot, Tail},
+    question::MAX_NAME_WORDS,
 };
 
 use crate::{
@@ -124,12 +125,20 @@ fn find_tag(query: &Query, generation: u64) -> Option<&'static NameSlot> {
 #[inline(always)]
 fn is_in_slot(ctx: &XdpContext, frame: &Frame, query: &Query, slot: &NameSlot) -> bool {
     if query.name_len <= NameSlot::INLINE {
-        return is_named(ctx, frame, query, &slot.words);
+        return is_named(ctx, frame, query, words::<_, 4>(&slot.name));
     }
-    match LONG_NAMES.get(slot.words[0] as u32) {
-        Some(name) => is_named(ctx, frame, query, &name.words),
+    match LONG_NAMES.get(words::<_, 4>(&slot.name)[0] as u32) {
+        Some(name) => is_named(ctx, frame, query, words::<_, MAX_NAME_WORDS>(&name.name)),
         None => false,
     }
+}
+
+/// The octets of a name as words.
+#[inline(always)]
+fn words<const BYTES: usize, const WORDS: usize>(name: &[u8; BYTES]) -> &[u64; WORDS] {
+    const { assert!(BYTES == WORDS * 8) };
+    // SAFETY: as long, and aligned: names lie at multiples of 8 in values that are.
+    unsafe { &*name.as_ptr().cast() }
 }
 
 /// The index of the answer that belongs to `generation`.

@@ -118,6 +118,10 @@ impl Names {
         };
         let (words, used) = question::words(octets).ok_or_else(too_long)?;
         let hash = question::hash(self.shape.seed, &words[..used]);
+        let mut padded = [0; 8 * question::MAX_NAME_WORDS];
+        for (octets, word) in padded.as_chunks_mut().0.iter_mut().zip(&words) {
+            *octets = word.to_le_bytes();
+        }
         let mut slot = NameSlot {
             born,
             died: u64::MAX,
@@ -125,12 +129,13 @@ impl Names {
             next: 0,
             service: target.service,
             tail: target.tail,
-            words: [0; 4],
+            name: [0; NameSlot::INLINE],
         };
         if octets.len() <= NameSlot::INLINE {
-            slot.words.copy_from_slice(&words[..4]);
+            slot.name.copy_from_slice(&padded[..NameSlot::INLINE]);
         } else {
-            slot.words[0] = u64::from(self.long.put(&LongName { words })?);
+            let index = self.long.put(&LongName { name: padded })?;
+            slot.name[..8].copy_from_slice(&u64::from(index).to_ne_bytes());
         }
         let home = hash.home(self.shape.mask);
         let mut last = home;

@@ -17,7 +17,7 @@ const TABLE: &[(&str, &str)] = &[
     ("NAMES", "/born"),
     ("NAMES", "/died"),
     ("NAMES", "/service"),
-    ("LONG_NAMES", "/words"),
+    ("LONG_NAMES", "/name"),
     ("SERVICES", "/a/versions"),
     ("SERVICES", "/aaaa/versions"),
     ("ANSWERS", "/header/generation"),
