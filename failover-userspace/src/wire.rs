@@ -12,7 +12,7 @@ use domain::base::iana::Rtype;
 use failover_common::checksum;
 use failover_common::layout::{self, AnswerHeader, Follow, TailHeader, size};
 
-use crate::model::{Name, Service, Zone};
+use crate::model::{Name, Service, ServiceId, Zone};
 use crate::policy::{Answer, Weighted};
 
 /// QR and AA.
@@ -66,6 +66,17 @@ pub enum AddressAnswer {
     NoData,
     /// SERVFAIL.
     Servfail,
+}
+
+/// What one service answers from a publication on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The service.
+    pub service: ServiceId,
+    /// Its answer to A.
+    pub a: AddressAnswer,
+    /// Its answer to AAAA.
+    pub aaaa: AddressAnswer,
 }
 
 /// Address records with their rotation.

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::dataplane::{Change, Generation};
-use crate::model::ServiceId;
-use crate::wire::{AddressAnswer, Family};
+use crate::model::{Generation, ServiceId};
+use crate::wire::{AddressAnswer, Change, Family};
 
 /// Services per chunk: a publication copies the chunks it changes and the list of chunks.
 const CHUNK: usize = 1024;

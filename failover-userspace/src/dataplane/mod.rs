@@ -20,17 +20,17 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use failover_common::counters::{Counter, Counters, ServiceHits};
 use failover_common::layout::Cell;
 use failover_common::settings::{MAX_LISTEN, Settings as ProgramSettings};
-use serde::{Deserialize, Serialize};
 
+pub use crate::model::Generation;
 use crate::model::{Model, ServiceId, Settings};
 use crate::policy::Answer;
+pub use crate::wire::Change;
 use crate::wire::{AddressAnswer, Family};
 pub use attach::{Attached, AttachedMode};
 use grace::Grace;
 use mapped::Mapped;
 use names::{Names, Shape};
 use pool::Pool;
-pub use tables::Change;
 use tables::Tables;
 
 /// The compiled program.
@@ -47,25 +47,6 @@ const PASS_PROGRAM_NAME: &str = "failover_pass";
 
 /// Code of the NSID option (RFC 5001).
 const NSID: u32 = 3;
-
-/// Number of a published snapshot; grows by one with each publication.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Generation(pub u64);
-
-impl Generation {
-    /// The one after this.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        Self(self.0 + 1)
-    }
-}
-
-impl std::fmt::Display for Generation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Why the data plane refused.
 #[derive(Debug, thiserror::Error)]

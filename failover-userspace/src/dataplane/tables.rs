@@ -9,24 +9,13 @@ use std::mem::offset_of;
 use failover_common::LAYOUT_VERSION;
 use failover_common::layout::{Cell, LargeAnswer, ServiceSlot, SmallAnswer, State, Tail};
 
+use super::Error;
 use super::grace::Grace;
 use super::mapped::Mapped;
 use super::names::{Names, Target};
 use super::pool::Pool;
-use super::{Error, Generation};
-use crate::model::{Model, ServiceId, ZoneId};
-use crate::wire::{AddressAnswer, AuthorityTail, Family};
-
-/// What one service answers from a publication on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The service.
-    pub service: ServiceId,
-    /// Its answer to A.
-    pub a: AddressAnswer,
-    /// Its answer to AAAA.
-    pub aaaa: AddressAnswer,
-}
+use crate::model::{Generation, Model, ZoneId};
+use crate::wire::{AddressAnswer, AuthorityTail, Change, Family};
 
 /// All maps of the program but the counters.
 pub(super) struct Tables {
