@@ -125,7 +125,7 @@ fn answered_by(explain: &Explain) -> String {
         .map(|interface| format!("{} ({})", interface.name, mode(interface)))
         .collect();
     if attached.is_empty() {
-        "nobody: the program is attached to no interface".to_owned()
+        "user space: the program is attached to no interface".to_owned()
     } else {
         format!("XDP on {}", attached.join(", "))
     }

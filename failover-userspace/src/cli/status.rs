@@ -132,13 +132,15 @@ fn shown(status: &Status, now: Timestamp) -> Result<String, std::fmt::Error> {
         text += &table("", &rows);
     }
 
-    let mut rows = vec![header(["INTERFACE", "XDP"])];
-    let interfaces = status.interfaces.iter();
-    rows.extend(
-        interfaces.map(|interface| vec![interface.name.clone(), mode(interface).to_owned()]),
-    );
-    text += "\n";
-    text += &table("", &rows);
+    if !status.interfaces.is_empty() {
+        let mut rows = vec![header(["INTERFACE", "XDP"])];
+        let interfaces = status.interfaces.iter();
+        rows.extend(
+            interfaces.map(|interface| vec![interface.name.clone(), mode(interface).to_owned()]),
+        );
+        text += "\n";
+        text += &table("", &rows);
+    }
 
     let counters = &status.counters;
     writeln!(
