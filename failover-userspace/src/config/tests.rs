@@ -1243,33 +1243,6 @@ fn many_names_load() {
     assert_eq!(model.services[0].fqdn.len(), 50_000);
 }
 
-/// `cargo test -p failover-userspace --release -- --ignored --nocapture million`
-#[test]
-#[ignore = "a measurement"]
-fn a_million_names_load() {
-    let names: String = (0..1_000_000)
-        .map(|n| format!("\"n{n}.example.com\",\n"))
-        .collect();
-    let toml = REFERENCE.replace("\"www.example.com\"", &names);
-    let start = std::time::Instant::now();
-    assert_eq!(
-        load_text(&toml, ZONE).unwrap().model.services[0].fqdn.len(),
-        1_000_000
-    );
-    println!("one service: {:?}", start.elapsed());
-
-    let services: String = (0..1_000_000)
-        .map(|n| format!("[[service]]\nname = \"s{n}\"\nfqdn = [\"n{n}.example.com\"]\nport = 80\n[[service.server]]\nname = \"a\"\naddress = \"192.0.2.1\"\noffsite = true\n"))
-        .collect();
-    let toml = format!("{REFERENCE}\n{services}");
-    let start = std::time::Instant::now();
-    assert_eq!(
-        load_text(&toml, ZONE).unwrap().model.services.len(),
-        1_000_001
-    );
-    println!("a service each: {:?}", start.elapsed());
-}
-
 proptest! {
     #[test]
     fn no_octets_panic(toml in proptest::collection::vec(any::<u8>(), 0..200), zone in proptest::collection::vec(any::<u8>(), 0..200)) {
