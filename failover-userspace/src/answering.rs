@@ -10,7 +10,7 @@ use crate::authority::{Authority, Published, Snapshot};
 use crate::controller::Publish;
 use crate::dataplane::{AttachedMode, Change, DataPlane, Error, Generation};
 use crate::listen::{Counters as Replies, Listener};
-use crate::model::{Model, ServiceId, XdpMode};
+use crate::model::{Model, ServiceId, ServiceZones, XdpMode};
 
 /// The XDP program, if there is one, and the sockets of the name server.
 pub struct Answering {
@@ -23,6 +23,7 @@ pub struct Answering {
 
 /// The slow path while it runs.
 struct Sockets {
+    zones: ServiceZones,
     published: watch::Sender<Arc<Published>>,
     /// The sockets are closed when this is dropped.
     _open: oneshot::Sender<()>,
@@ -60,6 +61,7 @@ impl Answering {
             let _ = closed.await;
         }));
         self.sockets = Some(Sockets {
+            zones: ServiceZones::new(model),
             published,
             _open: open,
         });
@@ -83,10 +85,13 @@ impl Publish for Answering {
             None => self.generation.next(),
         };
         if let Some(sockets) = &self.sockets {
+            let zones = sockets
+                .zones
+                .of(changes.iter().map(|change| change.service));
             sockets.published.send_modify(|published| {
                 *published = Arc::new(Published {
                     authority: Arc::clone(&published.authority),
-                    snapshot: published.snapshot.next(self.generation, changes),
+                    snapshot: published.snapshot.next(self.generation, changes, &zones),
                 });
             });
         }

@@ -148,6 +148,34 @@ pub struct Zone {
     pub name_servers: Vec<NameServer>,
     /// All its records, those above included.
     pub records: Arc<ZoneData>,
+    /// Where the SOA's serial number comes from.
+    pub serial: SerialPolicy,
+}
+
+impl Zone {
+    /// The SOA's serial number while the last change of an answer in the zone is that of
+    /// `changed`.
+    ///
+    /// Generations only grow, over restarts too, and so does the number (RFC 1982), unless the
+    /// one in the zone file is set back.
+    #[must_use]
+    pub const fn serial_after(&self, changed: Generation) -> u32 {
+        match self.serial {
+            SerialPolicy::File => self.soa.serial,
+            SerialPolicy::Auto => self.soa.serial.wrapping_add(changed.0 as u32),
+        }
+    }
+}
+
+/// `serial = …` of a zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SerialPolicy {
+    /// The zone file's plus the number of the generation that last changed an answer in the
+    /// zone: secondaries see every change.
+    #[default]
+    Auto,
+    /// The zone file's.
+    File,
 }
 
 /// Data of a zone's SOA record (RFC 1035 section 3.3.13), times in seconds.
@@ -396,6 +424,52 @@ pub struct Timing {
     pub rise: u8,
     /// Failures that make it `down`.
     pub fall: u8,
+}
+
+/// In which zones the names of each service lie.
+#[derive(Clone, Debug, Default)]
+pub struct ServiceZones {
+    /// Zones of all services, one service's after the other's.
+    zones: Vec<ZoneId>,
+    /// Where those of each service start.
+    starts: Vec<u32>,
+}
+
+impl ServiceZones {
+    /// Those of a model's services.
+    #[must_use]
+    pub fn new(model: &Model) -> Self {
+        let mut index = Self::default();
+        for service in &model.services {
+            let start = index.zones.len();
+            index.starts.push(start as u32);
+            for fqdn in &service.fqdn {
+                if !index.zones[start..].contains(&fqdn.zone) {
+                    index.zones.push(fqdn.zone);
+                }
+            }
+        }
+        index
+    }
+
+    /// The zones of these services, each once.
+    #[must_use]
+    pub fn of(&self, services: impl IntoIterator<Item = ServiceId>) -> Vec<ZoneId> {
+        let mut zones: Vec<ZoneId> = services
+            .into_iter()
+            .flat_map(|service| {
+                let start = self.starts.get(service.index());
+                let end = self.starts.get(service.index() + 1);
+                let range = start.map_or(0, |start| *start as usize)
+                    ..end.map_or(self.zones.len(), |end| *end as usize);
+                &self.zones[range]
+            })
+            .copied()
+            .collect();
+        zones.sort_unstable();
+        zones.dedup();
+        zones
+    }
 }
 
 impl Model {

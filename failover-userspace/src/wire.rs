@@ -308,9 +308,10 @@ impl AuthorityTail {
         tail
     }
 
-    /// What follows NODATA: the SOA with the TTL of negative answers (RFC 2308 section 3).
+    /// What follows NODATA and NXDOMAIN: the SOA with the TTL of negative answers (RFC 2308
+    /// section 3).
     #[must_use]
-    pub fn negative(zone: &Zone, name_len: usize) -> Self {
+    pub fn negative(zone: &Zone, name_len: usize, serial: u32) -> Self {
         let names = Compressor {
             zone: &zone.name,
             name_len,
@@ -319,7 +320,7 @@ impl AuthorityTail {
         let mut data = Vec::new();
         names.put(&mut data, &soa.mname);
         names.put(&mut data, &soa.rname);
-        for number in [soa.serial, soa.refresh, soa.retry, soa.expire, soa.minimum] {
+        for number in [serial, soa.refresh, soa.retry, soa.expire, soa.minimum] {
             put_u32(&mut data, number);
         }
         let mut bytes = Vec::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use domain::base::iana::Rtype;
 use domain::base::{Message, Name, Record, ToName};
 use domain::rdata::AllRecordData;
-use failover::authority::{Authority, Snapshot, Transport};
+use failover::authority::{Authority, Origin, Snapshot, Transport};
 use failover::dataplane::{Change, Generation};
 use failover::health::Effective;
 use failover::model::{Model, Server, ServiceId};
@@ -42,7 +42,12 @@ fn replies_are_as_the_cases_say() {
         for case in cases(&text) {
             count += 1;
             for transport in case.transports() {
-                let reply = authority.answer(&snapshot, &case.query, transport, 0);
+                let origin = Origin {
+                    client: [192, 0, 2, 77].into(),
+                    transport,
+                    time: 0,
+                };
+                let reply = authority.answer(&snapshot, &case.query, &origin, 0);
                 let found = reply.map_or_else(|| vec!["< silence".to_owned()], |r| render(&r));
                 if found != case.expected {
                     let name = file.file_name().unwrap_or_default().display();

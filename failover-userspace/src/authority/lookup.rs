@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use domain::base::iana::Rtype;
 
-use crate::model::{self, Model, Rrset, ServiceId, Zone, suffixes};
+use crate::model::{self, Model, Rrset, ServiceId, Zone, ZoneId, suffixes};
 
 /// The zones with the names of services laid over them.
 #[derive(Debug)]
@@ -96,6 +96,12 @@ impl Zones {
             return zones.next().or(Some(closest));
         }
         Some(closest)
+    }
+
+    /// The id of one of these zones.
+    pub(super) fn id(&self, zone: &Zone) -> ZoneId {
+        let index = self.by_apex.get(zone.name.as_slice());
+        ZoneId(index.map_or(0, |index| *index as u32))
     }
 
     /// What is at a name, wildcards and cuts apart.

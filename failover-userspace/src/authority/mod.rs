@@ -18,12 +18,11 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
-use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::base::iana::Rtype;
-use domain::rdata::{Soa, ZoneRecordData};
 
 use crate::model::{Model, Zone};
 use crate::wire::{AddressAnswer, AuthorityTail};
@@ -59,6 +58,17 @@ pub struct Published {
     pub snapshot: Snapshot,
 }
 
+/// Where a query comes from, how, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The client's address.
+    pub client: IpAddr,
+    /// How it came, and how the reply goes.
+    pub transport: Transport,
+    /// Seconds since 1970, modulo 2^32, as cookies carry them (RFC 9018 section 4.3).
+    pub time: u32,
+}
+
 /// How a query came, and how the reply goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -74,9 +84,8 @@ pub enum Transport {
 impl Published {
     /// See [`Authority::answer`].
     #[must_use]
-    pub fn answer(&self, query: &[u8], transport: Transport, turn: u64) -> Option<Vec<u8>> {
-        self.authority
-            .answer(&self.snapshot, query, transport, turn)
+    pub fn answer(&self, query: &[u8], origin: &Origin, turn: u64) -> Option<Vec<u8>> {
+        self.authority.answer(&self.snapshot, query, origin, turn)
     }
 }
 
@@ -103,11 +112,11 @@ impl Authority {
         &self,
         snapshot: &Snapshot,
         query: &[u8],
-        transport: Transport,
+        origin: &Origin,
         turn: u64,
     ) -> Option<Vec<u8>> {
         let query = Query::parse(query)?;
-        let mut reply = Reply::new(&query, &self.opt, transport);
+        let mut reply = Reply::new(&query, &self.opt, origin);
         let rcode = match refusal(&query) {
             Some(rcode) => rcode,
             None => {
@@ -182,18 +191,19 @@ fn write(
         reply.push(Section::Answer, set)?;
     }
     match &outcome.end {
-        End::Service { zone, answer } => {
-            write_service(zone, answer, name_len, resolver.turn, reply)
-        }
+        End::Service { zone, answer } => write_service(resolver, zone, answer, name_len, reply),
         End::Positive(zone) => {
             write_positive(resolver, zone, &outcome.answer, reply);
             Ok(())
         }
         // The zone's name is part of the question's.
         End::Negative(zone) if outcome.answer.is_empty() => {
-            write_negative(&AuthorityTail::negative(zone, name_len), reply)
+            write_negative(resolver, zone, name_len, reply)
         }
-        End::Negative(zone) => reply.push(Section::Authority, &soa(zone)),
+        End::Negative(zone) => {
+            let ttl = zone.soa.ttl.min(zone.soa.minimum);
+            reply.push(Section::Authority, &resolver.soa(zone, ttl))
+        }
         End::Referral { zone, cut, ns } => {
             let ns = set(cut.clone(), ns);
             reply.push(Section::Authority, &ns)?;
@@ -205,17 +215,17 @@ fn write(
 
 /// What the XDP program sends: the whole tail, or its authority section, or none of it.
 fn write_service(
+    resolver: Resolver<'_>,
     zone: &Zone,
     answer: &AddressAnswer,
     name_len: usize,
-    turn: u64,
     reply: &mut Reply,
 ) -> Result<(), Full> {
     match answer {
         AddressAnswer::Records(records) => {
             let mut octets = Vec::new();
             let mut count = 0;
-            for record in records.rotated(turn) {
+            for record in records.rotated(resolver.turn) {
                 octets.extend_from_slice(record);
                 count += 1;
             }
@@ -232,13 +242,19 @@ fn write_service(
             }
             Ok(())
         }
-        AddressAnswer::NoData => write_negative(&AuthorityTail::negative(zone, name_len), reply),
+        AddressAnswer::NoData => write_negative(resolver, zone, name_len, reply),
         AddressAnswer::Servfail => Ok(()),
     }
 }
 
 /// Without its SOA a negative answer says nothing.
-fn write_negative(tail: &AuthorityTail, reply: &mut Reply) -> Result<(), Full> {
+fn write_negative(
+    resolver: Resolver<'_>,
+    zone: &Zone,
+    name_len: usize,
+    reply: &mut Reply,
+) -> Result<(), Full> {
+    let tail = AuthorityTail::negative(zone, name_len, resolver.serial(zone));
     let (authority, count) = tail.authority();
     reply.push_octets(Section::Authority, count, authority)
 }
@@ -302,23 +318,4 @@ fn write_glue(
         }
     }
     Ok(())
-}
-
-/// The SOA with the TTL of negative answers (RFC 2308 section 3).
-fn soa(zone: &Zone) -> Set<'_> {
-    use domain::base::{Serial, Ttl};
-    let soa = &zone.soa;
-    Set {
-        owner: zone.name.clone(),
-        ttl: soa.ttl.min(soa.minimum),
-        data: Cow::Owned(vec![ZoneRecordData::Soa(Soa::new(
-            soa.mname.clone(),
-            soa.rname.clone(),
-            Serial(soa.serial),
-            Ttl::from_secs(soa.refresh),
-            Ttl::from_secs(soa.retry),
-            Ttl::from_secs(soa.expire),
-            Ttl::from_secs(soa.minimum),
-        ))]),
-    }
 }

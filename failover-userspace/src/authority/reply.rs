@@ -5,8 +5,8 @@ use domain::base::rdata::ComposeRecordData;
 use domain::base::wire::Composer;
 use domain::dep::octseq::{OctetsBuilder, Truncate};
 
-use super::Transport;
 use super::query::{HEADER_LEN, Query};
+use super::{Origin, Transport};
 use crate::model::{Name, RecordData};
 
 /// UDP payload that every client takes (RFC 1035 section 2.3.4).
@@ -75,7 +75,8 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn new(query: &Query<'_>, settings: &OptSettings, transport: Transport) -> Self {
+    pub(super) fn new(query: &Query<'_>, settings: &OptSettings, origin: &Origin) -> Self {
+        let transport = origin.transport;
         let opt = opt_record(query, settings, transport);
         let room = match (transport, &query.edns) {
             (Transport::Tcp { .. }, _) => u16::MAX,

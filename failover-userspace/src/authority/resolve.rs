@@ -7,7 +7,8 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use domain::base::iana::Rtype;
 use domain::base::rdata::RecordData as _;
-use domain::rdata::{A, Aaaa, Cname, ZoneRecordData};
+use domain::base::{Serial, Ttl};
+use domain::rdata::{A, Aaaa, Cname, Soa, ZoneRecordData};
 
 use super::lookup::{Node, Place, Zones};
 use super::query::Question;
@@ -129,7 +130,7 @@ impl<'a> Resolver<'a> {
                 }
                 Place::Node(node) => match self.at(node, qtype) {
                     Found::Static(rrset) => {
-                        outcome.answer.push(set(owner, rrset));
+                        outcome.answer.push(self.set_of(zone, owner, rrset));
                         outcome.end = End::Positive(zone);
                         return outcome;
                     }
@@ -195,6 +196,40 @@ impl<'a> Resolver<'a> {
         let rest = node.rrsets().first().map(Found::Static);
         rest.or(answers.first().copied().map(Found::Service))
             .unwrap_or(Found::NoData)
+    }
+
+    /// A set of a zone's file; the SOA with the serial number of the snapshot.
+    fn set_of(self, zone: &'a Zone, owner: Name, rrset: &'a Rrset) -> Set<'a> {
+        match rrset.rtype {
+            Rtype::SOA => Set {
+                owner,
+                ..self.soa(zone, rrset.ttl)
+            },
+            _ => set(owner, rrset),
+        }
+    }
+
+    /// A zone's SOA record.
+    pub(super) fn soa(self, zone: &Zone, ttl: u32) -> Set<'a> {
+        let soa = &zone.soa;
+        Set {
+            owner: zone.name.clone(),
+            ttl,
+            data: Cow::Owned(vec![ZoneRecordData::Soa(Soa::new(
+                soa.mname.clone(),
+                soa.rname.clone(),
+                Serial(self.serial(zone)),
+                Ttl::from_secs(soa.refresh),
+                Ttl::from_secs(soa.retry),
+                Ttl::from_secs(soa.expire),
+                Ttl::from_secs(soa.minimum),
+            ))]),
+        }
+    }
+
+    /// A zone's serial number.
+    pub(super) fn serial(self, zone: &Zone) -> u32 {
+        zone.serial_after(self.snapshot.changed(self.zones.id(zone)))
     }
 
     /// What a service answers; SERVFAIL while the snapshot has nothing, which would be a

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Generation, ServiceId};
+use crate::model::{Generation, ServiceId, ZoneId};
 use crate::wire::{AddressAnswer, Change, Family};
 
 /// Services per chunk: a publication copies the chunks it changes and the list of chunks.
@@ -14,6 +14,10 @@ const CHUNK: usize = 1024;
 pub struct Snapshot {
     generation: Generation,
     chunks: Vec<Arc<Vec<Option<Arc<Answers>>>>>,
+    /// The first snapshot of the model.
+    first: Generation,
+    /// By zone the generation that last changed an answer in it; [`Snapshot::first`] beyond.
+    changed: Arc<Vec<Generation>>,
 }
 
 /// What one service answers.
@@ -27,16 +31,30 @@ impl Snapshot {
     /// The first snapshot of a model.
     #[must_use]
     pub fn new(generation: Generation, changes: &[Change]) -> Self {
-        Self::default().next(generation, changes)
+        let first = Self {
+            first: generation,
+            ..Self::default()
+        };
+        first.next(generation, changes, &[])
     }
 
-    /// The snapshot after this one, of the same model.
+    /// The snapshot after this one, of the same model; `zones` are those of the services that
+    /// change.
     #[must_use]
-    pub fn next(&self, generation: Generation, changes: &[Change]) -> Self {
+    pub fn next(&self, generation: Generation, changes: &[Change], zones: &[ZoneId]) -> Self {
         let mut next = Self {
             generation,
-            chunks: self.chunks.clone(),
+            ..self.clone()
         };
+        if let Some(most) = zones.iter().max() {
+            let changed = Arc::make_mut(&mut next.changed);
+            if changed.len() <= most.index() {
+                changed.resize(most.index() + 1, self.first);
+            }
+            for zone in zones {
+                changed[zone.index()] = generation;
+            }
+        }
         for change in changes {
             let (chunk, place) = place(change.service);
             if next.chunks.len() <= chunk {
@@ -58,6 +76,15 @@ impl Snapshot {
     #[must_use]
     pub const fn generation(&self) -> Generation {
         self.generation
+    }
+
+    /// The generation that last changed an answer in a zone.
+    #[must_use]
+    pub fn changed(&self, zone: ZoneId) -> Generation {
+        self.changed
+            .get(zone.index())
+            .copied()
+            .unwrap_or(self.first)
     }
 
     /// What a service answers to one type; `None`: it was never published.
@@ -94,7 +121,11 @@ mod tests {
                 change(5000, AddressAnswer::NoData),
             ],
         );
-        let second = first.next(Generation(2), &[change(5000, AddressAnswer::Servfail)]);
+        let second = first.next(
+            Generation(2),
+            &[change(5000, AddressAnswer::Servfail)],
+            &[ZoneId(1)],
+        );
         let rows = [
             (&first, 0, Some(&AddressAnswer::NoData)),
             (&first, 5000, Some(&AddressAnswer::NoData)),
@@ -107,6 +138,18 @@ mod tests {
         for (snapshot, service, want) in rows {
             let found = snapshot.answer(ServiceId(service), Family::V4);
             assert_eq!(found, want, "{service} in {}", snapshot.generation());
+        }
+        for (snapshot, zone, want) in [
+            (&first, 1, 1),
+            (&second, 0, 1),
+            (&second, 1, 2),
+            (&second, 2, 1),
+        ] {
+            assert_eq!(
+                snapshot.changed(ZoneId(zone)),
+                Generation(want),
+                "zone {zone}"
+            );
         }
         assert!(Arc::ptr_eq(&first.chunks[0], &second.chunks[0]));
     }

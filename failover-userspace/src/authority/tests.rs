@@ -22,6 +22,14 @@ const TCP: Transport = Transport::Tcp {
     idle: Duration::from_secs(10),
 };
 
+fn from(transport: Transport) -> Origin {
+    Origin {
+        client: IpAddr::from([192, 0, 2, 77]),
+        transport,
+        time: 0,
+    }
+}
+
 const ZONE: &str = "$TTL 900
 @ SOA ns1 hostmaster 1 3600 600 1209600 300
 @ NS ns1
@@ -137,7 +145,8 @@ fn xdp_reply(
     let header = answer.header;
     let tail = match header.follow {
         follow if follow == Follow::Soa as u8 => {
-            AuthorityTail::negative(&published.zone, name.len()).encode()
+            let serial = published.zone.serial_after(Generation(1));
+            AuthorityTail::negative(&published.zone, name.len(), serial).encode()
         }
         _ => AuthorityTail::positive(&published.zone, name.len()).encode(),
     };
@@ -239,7 +248,7 @@ proptest! {
         let published = publish(service(&lower_cased(&asked), max_answers), &answer);
         for (family, qtype) in [(Family::V4, Rtype::A), (Family::V6, Rtype::AAAA)] {
             let query = query(&asked, qtype, opt);
-            let found = published.authority.answer(&published.snapshot, &query, Transport::Udp, turn).unwrap();
+            let found = published.authority.answer(&published.snapshot, &query, &from(Transport::Udp), turn).unwrap();
             match xdp_reply(&published, &asked, family, opt, turn) {
                 Some(reply) => prop_assert_eq!(found, reply),
                 None => prop_assert_eq!(found[2] & 2, 2, "TC"),
@@ -289,7 +298,7 @@ fn check_reply(published: &Published, message: &[u8]) -> Result<(), TestCaseErro
     for transport in [Transport::Udp, TCP] {
         let reply = published
             .authority
-            .answer(&published.snapshot, message, transport, 1);
+            .answer(&published.snapshot, message, &from(transport), 1);
         let silent = message.len() < 12 || message[2] & 0x80 != 0;
         prop_assert_eq!(reply.is_none(), silent);
         let Some(reply) = reply else { continue };
@@ -325,7 +334,7 @@ fn addresses_take_turns_behind_an_alias_as_well() {
         let first = |turn| {
             let query = query(&name(asked), Rtype::A, None);
             let answer = &published.authority;
-            let reply = answer.answer(&published.snapshot, &query, TCP, turn);
+            let reply = answer.answer(&published.snapshot, &query, &from(TCP), turn);
             let reply = Message::from_octets(reply.unwrap()).unwrap();
             let addresses: Vec<_> = reply
                 .answer()
@@ -347,6 +356,37 @@ fn a_service_that_was_never_published_is_an_error() {
     let mut model = MODEL.clone();
     model.services.push(service(&name("www.example.com"), None));
     let query = query(&name("www.example.com"), Rtype::A, None);
-    let reply = Authority::new(&model).answer(&Snapshot::default(), &query, TCP, 0);
+    let reply = Authority::new(&model).answer(&Snapshot::default(), &query, &from(TCP), 0);
     assert_eq!(reply.unwrap()[3], 2, "SERVFAIL");
+}
+
+#[test]
+fn the_serial_number_grows_with_each_change_in_its_zone_only() {
+    let published = publish(service(&name("www.example.com"), None), &Answer::Empty);
+    let authority = &published.authority;
+    let first = &published.snapshot;
+    let elsewhere = first.next(Generation(2), &[], &[ZoneId(7)]);
+    let here = elsewhere.next(Generation(3), &[], &[ZoneId(0)]);
+    // The zone file's is 1.
+    for (snapshot, want) in [(first, 2), (&elsewhere, 2), (&here, 4)] {
+        for (owner, qtype) in [("example.com", Rtype::SOA), ("no.example.com", Rtype::A)] {
+            let query = query(&name(owner), qtype, None);
+            let reply = authority.answer(snapshot, &query, &from(TCP), 0).unwrap();
+            let message = Message::from_octets(reply).unwrap();
+            let (_, answer, authority, _) = message.sections().unwrap();
+            let soa = answer
+                .chain(authority)
+                .filter_map(|record| {
+                    record
+                        .unwrap()
+                        .into_record::<AllRecordData<_, _>>()
+                        .unwrap()
+                })
+                .find_map(|record| match record.data() {
+                    AllRecordData::Soa(soa) => Some(soa.serial().into_int()),
+                    _ => None,
+                });
+            assert_eq!(soa, Some(want), "{owner} {qtype}");
+        }
+    }
 }

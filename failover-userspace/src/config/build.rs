@@ -19,8 +19,8 @@ use super::spec::{ServerSpec, Spec, WanSpec, ZoneSpec};
 use super::value::is_interface_name;
 use super::zonefile::{self, ZoneFile};
 use crate::model::{
-    Egress, Model, Name, Probe, ProbeId, ProbeTarget, Settings, Wan, WanId, WanTarget, XdpMode,
-    Zone, ZoneId,
+    Egress, Model, Name, Probe, ProbeId, ProbeTarget, SerialPolicy, Settings, Wan, WanId,
+    WanTarget, XdpMode, Zone, ZoneId,
 };
 
 /// Listen addresses of one family.
@@ -389,7 +389,7 @@ fn zones(specs: &Tables<ZoneSpec>, base: &Path, report: &mut Report<'_>) -> (Vec
             ZoneId(id(index.files.len())),
         );
         let (file, zone) = match spec.file.given() {
-            Some(file) => read_zone(&name.value, file, base, report),
+            Some(file) => read_zone(&name.value, file, spec, base, report),
             None => (None, None),
         };
         index.files.push(file);
@@ -401,6 +401,7 @@ fn zones(specs: &Tables<ZoneSpec>, base: &Path, report: &mut Report<'_>) -> (Vec
 fn read_zone(
     name: &Name,
     file: &At<PathBuf>,
+    spec: &ZoneSpec,
     base: &Path,
     report: &mut Report<'_>,
 ) -> (Option<ZoneFile>, Option<Zone>) {
@@ -424,6 +425,7 @@ fn read_zone(
         ns_ttl: authority.ns_ttl,
         name_servers: authority.name_servers,
         records: Arc::new(authority.records),
+        serial: spec.serial.value_or(SerialPolicy::Auto),
     });
     (Some(zone_file), zone)
 }

@@ -13,7 +13,7 @@ use super::check::CheckSpec;
 use super::reader::{Field, List, Node, Table, Tables};
 use super::report::{Report, Span};
 use super::value;
-use crate::model::{Name, OnAllDown, Priority, ProbeTarget, Tier, XdpMode};
+use crate::model::{Name, OnAllDown, Priority, ProbeTarget, SerialPolicy, Tier, XdpMode};
 
 /// The whole file.
 pub(super) struct Spec {
@@ -43,6 +43,7 @@ pub(super) struct ServerSpec {
 pub(super) struct ZoneSpec {
     pub(super) name: Field<Name>,
     pub(super) file: Field<PathBuf>,
+    pub(super) serial: Field<SerialPolicy>,
 }
 
 /// `[[wan]]`.
@@ -105,6 +106,9 @@ const XDP_MODES: [(&str, XdpMode); 4] = [
     ("off", XdpMode::Off),
 ];
 
+const SERIAL_POLICIES: [(&str, SerialPolicy); 2] =
+    [("auto", SerialPolicy::Auto), ("file", SerialPolicy::File)];
+
 const PRIORITIES: [(&str, Priority); 5] = [
     ("disabled", Priority::Disabled),
     ("primary", Priority::Tier(Tier::Primary)),
@@ -158,6 +162,7 @@ impl ZoneSpec {
         let spec = Self {
             name: table.required("name", report, value::domain_name),
             file: table.required("file", report, value::path),
+            serial: table.optional("serial", report, value::word(&SERIAL_POLICIES)),
         };
         table.finish(report);
         spec
@@ -183,7 +188,7 @@ impl ServiceSpec {
         let spec = Self {
             span: table.span,
             name: table.required("name", report, value::label),
-            fqdn: table.required("fqdn", report, value::list(value::fqdn)),
+            fqdn: table.required("fqdn", report, value::list(value::domain_name)),
             ttl: table.optional("ttl", report, value::ttl),
             port: table.optional("port", report, value::positive),
             redundancy_only: table.optional("redundancy_only", report, value::boolean),

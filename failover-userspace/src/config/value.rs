@@ -299,18 +299,6 @@ pub(super) fn nsid(node: Node<'_>, report: &mut Report<'_>) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A name of a service: no wildcard.
-pub(super) fn fqdn(node: Node<'_>, report: &mut Report<'_>) -> Option<Name> {
-    let name = domain_name(node, report)?;
-    if name.as_slice().starts_with(b"\x01*") {
-        let quoted = report.quote(node.span);
-        let message = format!("fqdn: a wildcard name is not supported yet, found {quoted}");
-        report.error(node.span, message);
-        return None;
-    }
-    Some(name)
-}
-
 /// An array, each element read by `read`; the bad ones are reported and left out.
 pub(super) fn list<'a, T>(
     mut read: impl FnMut(Node<'a>, &mut Report<'_>) -> Option<T>,

@@ -80,7 +80,8 @@ impl Tables {
     fn put_tails(&mut self, model: &Model, zone: ZoneId, name_len: usize) -> Result<u32, Error> {
         let zone = model.zone(zone);
         let positive = AuthorityTail::positive(zone, name_len);
-        let negative = AuthorityTail::negative(zone, name_len);
+        let serial = zone.serial_after(self.generation.next());
+        let negative = AuthorityTail::negative(zone, name_len, serial);
         self.tails
             .put_pair([&positive.encode(), &negative.encode()])
     }

@@ -19,14 +19,14 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::authority::{Published, Transport};
+use crate::authority::{Origin, Published, Transport};
 use connections::Connections;
 use turns::Turns;
 
@@ -126,9 +126,14 @@ struct Shared {
 
 impl Shared {
     /// The reply to a message, if it gets one.
-    fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    fn answer(&self, query: &[u8], client: IpAddr, transport: Transport) -> Option<Vec<u8>> {
         let published = Arc::clone(&self.published.borrow());
-        let reply = published.answer(query, transport, self.turns.next(query));
+        let origin = Origin {
+            client,
+            transport,
+            time: unix_time(),
+        };
+        let reply = published.answer(query, &origin, self.turns.next(query));
         if reply.is_none() {
             self.counters.ignored.fetch_add(1, Ordering::Relaxed);
         }
@@ -209,6 +214,12 @@ impl Listener {
         // What is left is cut off by dropping the set.
         let _ = tokio::time::timeout(SHUTDOWN_GRACE, all).await;
     }
+}
+
+/// Seconds since 1970, see [`Origin::time`].
+fn unix_time() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |since| since.as_secs() as u32)
 }
 
 fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {

@@ -6,7 +6,7 @@
 //! client does not take the replies.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -64,14 +64,19 @@ async fn connection(mut stream: TcpStream, peer: SocketAddr, seat: Seat, shared:
     let _ = stream.set_nodelay(true);
     tokio::select! {
         () = seat.evicted() => {}
-        result = converse(&mut stream, &seat, &shared) => if let Err(error) = result {
+        result = converse(&mut stream, peer.ip(), &seat, &shared) => if let Err(error) = result {
             tracing::trace!(%peer, %error, "TCP connection");
         },
     }
 }
 
 /// Reads queries and writes replies until the client has no more, or breaks the rules.
-async fn converse(stream: &mut TcpStream, seat: &Seat, shared: &Shared) -> io::Result<()> {
+async fn converse(
+    stream: &mut TcpStream,
+    client: IpAddr,
+    seat: &Seat,
+    shared: &Shared,
+) -> io::Result<()> {
     let mut received = Vec::with_capacity(READ_SIZE);
     let idle = shared.patience.idle;
     let mut deadline = Instant::now() + idle;
@@ -87,7 +92,7 @@ async fn converse(stream: &mut TcpStream, seat: &Seat, shared: &Shared) -> io::R
         if count == 0 {
             return Ok(());
         }
-        let Progress { used, answered } = answer_all(&received, stream, shared).await?;
+        let Progress { used, answered } = answer_all(&received, client, stream, shared).await?;
         if answered > 0 {
             seat.touch(Instant::now());
             deadline = Instant::now() + idle;
@@ -111,6 +116,7 @@ struct Progress {
 /// Answers the whole queries at the start of `received`.
 async fn answer_all(
     received: &[u8],
+    client: IpAddr,
     stream: &mut TcpStream,
     shared: &Shared,
 ) -> io::Result<Progress> {
@@ -121,7 +127,7 @@ async fn answer_all(
     };
     while let Some((query, end)) = first_message(received, progress.used) {
         progress.used = end;
-        if let Some(reply) = shared.answer(query, transport)
+        if let Some(reply) = shared.answer(query, client, transport)
             && let Ok(len) = u16::try_from(reply.len())
         {
             replies.octets.extend(len.to_be_bytes());

@@ -35,7 +35,7 @@ async fn answer(socket: &UdpSocket, shared: &Shared) {
             }
         };
         let query = buffer.get(..len).unwrap_or_default();
-        let Some(reply) = shared.answer(query, Transport::Udp) else {
+        let Some(reply) = shared.answer(query, client.ip(), Transport::Udp) else {
             continue;
         };
         match socket.send_to(&reply, client).await {

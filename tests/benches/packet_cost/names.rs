@@ -7,8 +7,8 @@ use anyhow::Result;
 use bytes::Bytes;
 use failover::dataplane::{Change, DataPlane, Generation};
 use failover::model::{
-    Fqdn, Model, Name, NameServer, OnAllDown, Service, ServiceId, Settings, Soa, XdpMode, Zone,
-    ZoneId,
+    Fqdn, Model, Name, NameServer, OnAllDown, SerialPolicy, Service, ServiceId, Settings, Soa,
+    XdpMode, Zone, ZoneId,
 };
 use failover::policy::{Answer, Weighted};
 use failover::wire::{AddressAnswer, Family};
@@ -186,6 +186,7 @@ fn zone() -> Zone {
         },
         ns_ttl: 900,
         records: std::sync::Arc::default(),
+        serial: SerialPolicy::File,
         name_servers: [
             (&b"ns1"[..], "198.51.100.130"),
             (&b"ns2"[..], "203.0.113.66"),

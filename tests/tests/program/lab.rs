@@ -10,8 +10,8 @@ use aya_obj::programs::XdpAttachType;
 use bytes::Bytes;
 use failover::dataplane::{Change, DataPlane, Generation, named_counters};
 use failover::model::{
-    Fqdn, Model, Name, NameServer, OnAllDown, Service, ServiceId, Settings, Soa, XdpMode, Zone,
-    ZoneId,
+    Fqdn, Model, Name, NameServer, OnAllDown, SerialPolicy, Service, ServiceId, Settings, Soa,
+    XdpMode, Zone, ZoneId,
 };
 use failover::policy::{Answer, Weighted};
 use failover::wire::{AddressAnswer, Family};
@@ -100,6 +100,7 @@ pub(crate) fn zone(apex: &str, servers: &[(&str, &str)]) -> Zone {
             })
             .collect(),
         records: Arc::default(),
+        serial: SerialPolicy::File,
     }
 }
 
