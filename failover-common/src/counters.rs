@@ -47,6 +47,10 @@ counters! {
     Answered, answered;
     /// Answered NOERROR without addresses (NODATA, RFC 2308 section 2.2).
     AnsweredNodata, answered_nodata;
+    /// Answered that a name does not exist (NXDOMAIN, RFC 2308 section 2.1).
+    AnsweredNxdomain, answered_nxdomain;
+    /// Answered with records of a zone file.
+    AnsweredStatic, answered_static;
     /// Answered SERVFAIL, as `on_all_down = "servfail"` asks.
     AnsweredServfail, answered_servfail;
     /// Passed: not IP, not UDP, or not to our port.
@@ -79,9 +83,10 @@ counters! {
     PassedEdnsVersion, passed_edns_version;
     /// Passed: an EDNS option that user space answers.
     PassedEdnsOption, passed_edns_option;
-    /// Passed: no such name in the snapshot; so are compressed and malformed names.
+    /// Passed: a name that user space answers: outside our zones, below a delegation, made from
+    /// a wildcard; compressed and malformed names, too.
     PassedName, passed_name;
-    /// Passed: a known name, but a type the snapshot does not hold.
+    /// Passed: a type that user space answers for this name.
     PassedType, passed_type;
     /// Passed: the answer is larger than the client takes.
     PassedTooLarge, passed_too_large;
@@ -107,7 +112,11 @@ impl Counters {
     /// Queries answered, of whatever kind.
     #[must_use]
     pub const fn total_answered(&self) -> u64 {
-        self.answered + self.answered_nodata + self.answered_servfail
+        self.answered
+            + self.answered_nodata
+            + self.answered_nxdomain
+            + self.answered_static
+            + self.answered_servfail
     }
 
     /// Packets passed, for whatever reason.

@@ -26,7 +26,7 @@ pub const A_RECORD_LEN: usize = 16;
 pub const AAAA_RECORD_LEN: usize = 28;
 
 /// Most octets of a [`Tail`]'s records: a dozen name servers with their addresses.
-pub const TAIL_LEN: usize = 496;
+pub const TAIL_LEN: usize = 480;
 
 /// One element: what all readers share.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +39,10 @@ pub struct State {
     pub valid_until: u64,
     /// [`crate::LAYOUT_VERSION`] of the writer.
     pub layout: u64,
+    /// Seconds since 1970 at the last heartbeat, modulo 2^32: the time in server cookies.
+    pub time: u64,
     /// A cache line of its own.
-    pub reserved: [u64; 5],
+    pub reserved: [u64; 4],
 }
 
 /// Two versions of a pointer, each `generation << 24 | index`; 0: none.
@@ -108,9 +110,9 @@ pub struct NameSlot {
     pub tag: u32,
     /// Next slot of the chain; 0: none.
     pub next: u32,
-    /// Index of its service.
-    pub service: u32,
-    /// Index of its positive tail; the negative one is the next.
+    /// Index of its service; with [`NameSlot::NODE`] of its node.
+    pub target: u32,
+    /// Index of the tail of its service's addresses.
     pub tail: u32,
     /// A name of up to [`NameSlot::INLINE`] octets, lower-cased, padded with zeros; of a longer
     /// one the first word is its index among the long names.
@@ -120,13 +122,15 @@ pub struct NameSlot {
 impl NameSlot {
     /// Longest name that is kept in its slot.
     pub const INLINE: usize = 32;
+    /// Set in the target of a name that is more than the name of a service.
+    pub const NODE: u32 = 1 << 31;
     /// A slot that holds nothing.
     pub const FREE: Self = Self {
         born: u64::MAX,
         died: u64::MAX,
         tag: 0,
         next: 0,
-        service: 0,
+        target: 0,
         tail: 0,
         name: [0; Self::INLINE],
     };
@@ -147,6 +151,51 @@ pub struct LongName {
     pub name: [u8; 8 * crate::question::MAX_NAME_WORDS],
 }
 
+/// A name that is more than the name of one service: it has static records, or names exist
+/// below it, or what is asked of it is for user space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Node {
+    /// Index of the service whose addresses it has; [`Node::NONE`].
+    pub service: u32,
+    /// Index of its zone.
+    pub zone: u32,
+    /// What answers types that are not listed: [`Node::PASS`], [`Node::DENY`] (NODATA), or
+    /// index of a tail.
+    pub otherwise: u32,
+    /// What answers names below it that do not exist: [`Node::PASS`], [`Node::DENY`]
+    /// (NXDOMAIN), or the service of the wildcard.
+    pub below: u32,
+    /// Types, in host byte order; 0: none.
+    pub types: [u16; Self::TYPES],
+    /// What answers each of them, as `otherwise`.
+    pub replies: [u32; Self::TYPES],
+}
+
+impl Node {
+    /// Types a node has room for.
+    pub const TYPES: usize = 8;
+    /// No service.
+    pub const NONE: u32 = u32::MAX;
+    /// User space answers.
+    pub const PASS: u32 = u32::MAX;
+    /// It does not exist.
+    pub const DENY: u32 = u32::MAX - 1;
+}
+
+/// One zone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct ZoneSlot {
+    /// Versions of the index of its denial: the tail with its SOA.
+    pub denial: Cell,
+    /// Where tails for names made from a wildcard would start: that of a name of n octets is
+    /// n further on.
+    pub tails: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
 /// One service: what it answers now.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -157,15 +206,20 @@ pub struct ServiceSlot {
     pub aaaa: Cell,
 }
 
+/// Index of the answer without addresses.
+pub const NO_ADDRESSES: u32 = 0;
+/// Index of the tail without records.
+pub const NO_TAIL: u32 = 0;
+
 /// What follows the answer section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Follow {
     /// Nothing.
     Nothing = 0,
-    /// The positive tail: NS set and addresses.
+    /// The name's tail: NS set and addresses.
     NameServers = 1,
-    /// The negative tail: SOA.
+    /// The zone's denial: SOA.
     Soa = 2,
 }
 
@@ -211,21 +265,32 @@ pub type SmallAnswer = Answer<{ size::SMALL_RECORDS }, { size::SMALL_ANSWER }>;
 pub type LargeAnswer = Answer<{ size::LARGE_RECORDS }, { size::LARGE_ANSWER }>;
 
 /// Lengths and sums of a [`Tail`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct TailHeader {
-    /// Octets of the authority section.
-    pub authority_len: u16,
-    /// Octets of authority and additional section.
+    /// Octets of all records.
     pub len: u16,
+    /// Octets without the additional section; [`TailHeader::TOO_LARGE`]: it must not be left out.
+    pub authority_len: u16,
+    /// Records in the answer section.
+    pub answer_count: u16,
     /// Records in the authority section.
     pub authority_count: u16,
     /// Records in the additional section, without OPT.
     pub additional_count: u16,
-    /// Folded sum of the authority section.
+    /// Folded sum of what `authority_len` counts.
     pub authority_sum: u16,
-    /// Folded sum of both sections.
+    /// Folded sum of all records.
     pub sum: u16,
+    /// Flags of a reply without addresses, in network byte order, without RD.
+    pub flags: u16,
+    /// Index of the zone.
+    pub zone: u32,
+    /// What each octet of the question's name adds to the sum, through `pointers`.
+    pub sum_per_octet: u16,
+    /// Where compression pointers lie that the length of the question's name is added to;
+    /// [`TailHeader::NO_POINTER`] after the last.
+    pub pointers: [u16; Self::POINTERS],
     /// Zero.
     pub reserved: u32,
 }
@@ -233,12 +298,40 @@ pub struct TailHeader {
 impl TailHeader {
     /// As a length: more than any client takes, so that the query is passed.
     pub const TOO_LARGE: u16 = u16::MAX;
+    /// No further pointer.
+    pub const NO_POINTER: u16 = u16::MAX;
+    /// Names of a SOA record: owner, primary name server, mailbox.
+    pub const POINTERS: usize = 3;
+    /// No records.
+    pub const EMPTY: Self = Self {
+        len: 0,
+        authority_len: 0,
+        answer_count: 0,
+        authority_count: 0,
+        additional_count: 0,
+        authority_sum: 0,
+        sum: 0,
+        flags: 0,
+        zone: 0,
+        sum_per_octet: 0,
+        pointers: [Self::NO_POINTER; Self::POINTERS],
+        reserved: 0,
+    };
 }
 
-/// Authority and additional section of the names of one zone and one length.
+impl Default for TailHeader {
+    fn default() -> Self {
+        Self::EMPTY
+    }
+}
+
+/// What a reply carries behind the addresses of a service, or all that it carries.
 ///
-/// Compression pointers lead into the question, at a distance from its end; so one tail
-/// serves all names of that length, whatever the answer section holds.
+/// There are three kinds. Behind addresses: authority and additional section for the names of
+/// one zone and one length; compression pointers lead into the question, at a distance from its
+/// end, so that one tail serves all names of that length. A zone's denial: the SOA; the length
+/// of the name is added to its pointers when it is sent. A static reply: all sections of the
+/// answer for one name and type.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Tail {
@@ -251,7 +344,8 @@ pub struct Tail {
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        Answer, AnswerHeader, Cell, LongName, NameSlot, ServiceSlot, State, Tail, TailHeader,
+        Answer, AnswerHeader, Cell, LongName, NameSlot, Node, ServiceSlot, State, Tail, TailHeader,
+        ZoneSlot,
     };
 
     macro_rules! pod {
@@ -267,7 +361,7 @@ mod user {
     }
 
     pod! {
-        [] State; [] Cell; [] NameSlot; [] LongName; [] ServiceSlot; [] AnswerHeader; [] TailHeader; [] Tail;
+        [] State; [] Cell; [] NameSlot; [] LongName; [] Node; [] ZoneSlot; [] ServiceSlot; [] AnswerHeader; [] TailHeader; [] Tail;
         [const R: usize, const B: usize] Answer<R, B>;
     }
 }
@@ -286,7 +380,9 @@ mod tests {
         assert_eq!(size_of::<LongName>(), 256);
         assert_eq!(size_of::<ServiceSlot>(), 32);
         assert_eq!(size_of::<AnswerHeader>(), 32);
-        assert_eq!(size_of::<TailHeader>(), 16);
+        assert_eq!(size_of::<Node>(), 64);
+        assert_eq!(size_of::<ZoneSlot>(), 24);
+        assert_eq!(size_of::<TailHeader>(), 32);
         assert_eq!(size_of::<SmallAnswer>(), 32 + 32 + 128);
         assert_eq!(size_of::<LargeAnswer>(), 32 + 256 + 1792);
         assert_eq!(size_of::<Tail>(), 512);

@@ -8,8 +8,11 @@
 //! 3. the service's [`layout::ServiceSlot`] holds, for each address type, two versions of a
 //!    pointer; [`layout::Cell::select`] picks the one that belongs to the current generation;
 //! 4. it points to a [`layout::Answer`]: address records to be copied, rotated by weight;
-//! 5. [`checksum`] adds up what was copied and what was summed beforehand;
-//! 6. [`counters`] count what became of the packet.
+//! 5. other questions are answered by a [`layout::Tail`] alone: the name's [`layout::Node`] or
+//!    its zone's [`layout::ZoneSlot`] points to it;
+//! 6. [`cookie`] makes server cookies;
+//! 7. [`checksum`] adds up what was copied and what was summed beforehand;
+//! 8. [`counters`] count what became of the packet.
 //!
 //! Everything here is `no_std`, free of I/O and, apart from the byte order of packets,
 //! independent of the machine.
@@ -18,6 +21,7 @@
 
 pub mod bench;
 pub mod checksum;
+pub mod cookie;
 pub mod counters;
 pub mod layout;
 pub mod question;
@@ -25,4 +29,4 @@ pub mod settings;
 
 /// Version of the map layout. It is part of every pin path, so that objects of another
 /// layout are replaced and never reinterpreted.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;

@@ -8,6 +8,8 @@
 
 /// Longest name in wire format (RFC 1035 section 2.3.4), in octets.
 pub const MAX_NAME_LEN: usize = 255;
+/// Most labels of a name, without the root.
+pub const MAX_LABELS: usize = 127;
 /// Words of the longest name.
 pub const MAX_NAME_WORDS: usize = MAX_NAME_LEN.div_ceil(8);
 

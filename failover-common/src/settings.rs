@@ -22,8 +22,14 @@ pub struct Settings {
     pub listen_v6_len: u32,
     /// EDNS options (bit 1 << code) that user space answers: a query with one is passed.
     pub passed_options: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Most labels of a name in the table.
+    pub max_labels: u32,
+    /// How many services there are.
+    pub services: u32,
+    /// Whether cookies are answered: 1 or 0.
+    pub cookies: u32,
+    /// Key of the server cookies, as its octets lie in memory.
+    pub cookie_secret: [u64; 2],
     /// Our IPv4 addresses, each as its octets lie in a packet.
     pub listen_v4: [u32; MAX_LISTEN],
     /// Our IPv6 addresses, each as two words as their octets lie in a packet.
@@ -40,7 +46,10 @@ impl Settings {
         listen_v4_len: 0,
         listen_v6_len: 0,
         passed_options: 0,
-        reserved: 0,
+        max_labels: 0,
+        services: 0,
+        cookies: 0,
+        cookie_secret: [0; 2],
         listen_v4: [0; MAX_LISTEN],
         listen_v6: [[0; 2]; MAX_LISTEN],
     };
@@ -50,7 +59,7 @@ impl Settings {
 mod user {
     use super::Settings;
 
-    // SAFETY: `repr(C)`, integers ordered by size: 8 + 4 + 2 + 2 + 4 * 4 + 64 + 256 octets
+    // SAFETY: `repr(C)`, integers that need no padding: 8 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 256 octets
     // without padding, every bit pattern is valid.
     unsafe impl bytemuck::Zeroable for Settings {}
     // SAFETY: as above.
@@ -63,7 +72,7 @@ mod tests {
     fn no_padding() {
         assert_eq!(
             size_of::<super::Settings>(),
-            8 + 4 + 2 + 2 + 4 * 4 + 64 + 256
+            8 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 256
         );
     }
 }

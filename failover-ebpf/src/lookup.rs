@@ -3,21 +3,27 @@
 use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
 use failover_common::{
     counters::{Counter, ServiceHits},
-    layout::{A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, NameSlot, Tail},
+    layout::{
+        A_RECORD_LEN, AAAA_RECORD_LEN, Cell, Follow, NO_ADDRESSES, NO_TAIL, NameSlot, Node, Tail,
+    },
     question::MAX_NAME_WORDS,
 };
 
 use crate::{
+    encloser,
     frame::Frame,
     maps::{
-        ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES, STATE, TAILS, setting,
-        shared,
+        ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, NODES, SERVICE_HITS, SERVICES, STATE, TAILS,
+        ZONES, setting, shared,
     },
-    query::{Query, is_named},
+    packet::Noise,
+    query::{Name, Query, is_named},
 };
 
 const TYPE_A: u16 = 1;
 const TYPE_AAAA: u16 = 28;
+/// NXDOMAIN in the flags of a header, as it lies in the packet.
+const NXDOMAIN: u16 = 3u16.to_be();
 /// Longest chain of the name table; the writer keeps to it.
 const MAX_CHAIN: usize = 16;
 
@@ -26,14 +32,38 @@ pub(crate) struct Found {
     /// Index of the answer, with [`Cell::LARGE`]. The answer itself is looked up again where
     /// it is copied: older verifiers lose track of which of two kinds of pointer they hold.
     pub answer: u32,
-    /// How it is sent.
-    pub header: AnswerHeader,
-    /// Octets of one record.
+    /// Flags of the reply in network byte order, without RD.
+    pub flags: u16,
+    /// How many address records are sent.
+    pub sent: usize,
+    /// Octets of one address record.
     pub record_len: usize,
-    /// What follows the answer, unless `header.follow` is [`Follow::Nothing`].
+    /// What follows them.
     pub tail: &'static Tail,
     /// This CPU's count of answers, which turns the rotation.
     pub hits: *mut u64,
+}
+
+/// What is at a name.
+struct Place {
+    /// Index of the service whose addresses are there; [`Node::NONE`].
+    service: u32,
+    /// Index of the tail of these addresses.
+    tail: u32,
+    /// What answers other types, see [`Node::otherwise`].
+    otherwise: u32,
+    /// Index of the zone; [`Node::NONE`]: that of the tail.
+    zone: u32,
+    /// Response code of a denial, as it lies in the flags.
+    rcode: u16,
+}
+
+/// Indices and numbers of a reply.
+struct Choice {
+    answer: u32,
+    flags: u16,
+    sent: u8,
+    tail: u32,
 }
 
 /// Finds what answers the query.
@@ -44,27 +74,144 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
     if generation == 0 {
         return Err(Counter::PassedStale);
     }
-    let slot = find_name(ctx, frame, query, generation)?;
+    if is_for_user_space(query.qtype) {
+        return Err(Counter::PassedType);
+    }
+    let noise = frame.noise;
+    let place = find_place(ctx, frame, query, generation)?;
+    // The ways here have taught the verifier what no longer matters.
+    let place = Place {
+        service: noise.forget(u64::from(place.service)) as u32,
+        tail: noise.forget(u64::from(place.tail)) as u32,
+        otherwise: noise.forget(u64::from(place.otherwise)) as u32,
+        zone: noise.forget(u64::from(place.zone)) as u32,
+        rcode: noise.forget(u64::from(place.rcode)) as u16,
+    };
     let valid_until = shared!(state.valid_until);
     // SAFETY: a helper without arguments.
     if valid_until != u64::MAX && unsafe { bpf_ktime_get_coarse_ns() } > valid_until {
         return Err(Counter::PassedStale);
     }
-    let service = SERVICES.get(slot.service).ok_or(Counter::PassedName)?;
-    let hits = SERVICE_HITS
-        .get_ptr_mut(slot.service)
-        .ok_or(Counter::PassedName)?;
-    let (cell, hits, record_len) = match query.qtype {
-        // SAFETY: fields of this CPU's map value.
-        TYPE_A => (&service.a, unsafe { &raw mut (*hits).a }, A_RECORD_LEN),
-        // SAFETY: as above.
-        TYPE_AAAA => (
-            &service.aaaa,
-            unsafe { &raw mut (*hits).aaaa },
-            AAAA_RECORD_LEN,
-        ),
-        _ => return Err(Counter::PassedType),
+    let is_v6 = query.qtype == TYPE_AAAA;
+    let by_service = place.service != Node::NONE && (is_v6 || query.qtype == TYPE_A);
+    let choice = if by_service {
+        choose_addresses(&place, is_v6, generation)?
+    } else {
+        choose_reply(&place, generation)?
     };
+    let counted = if by_service {
+        place.service
+    } else {
+        setting!(services)
+    };
+    let counted = noise.forget(u64::from(counted)) as u32;
+    let is_v6 = noise.bound::<1>(usize::from(is_v6));
+    let hits = SERVICE_HITS
+        .get_ptr_mut(counted)
+        .ok_or(Counter::PassedName)?;
+    let tail = noise.forget(u64::from(choice.tail)) as u32;
+    Ok(Found {
+        answer: noise.forget(u64::from(choice.answer)) as u32,
+        flags: noise.forget(u64::from(choice.flags)) as u16,
+        sent: noise.bound::<0x7f>(usize::from(choice.sent)),
+        record_len: A_RECORD_LEN + is_v6 * (AAAA_RECORD_LEN - A_RECORD_LEN),
+        tail: TAILS.get(tail).ok_or(Counter::PassedOvertaken)?,
+        // SAFETY: one of the two fields of this CPU's map value.
+        hits: unsafe { hits.cast::<u64>().add(is_v6) },
+    })
+}
+
+/// Types that are not data of a name (RFC 6895 section 3.1).
+#[inline(always)]
+fn is_for_user_space(qtype: u16) -> bool {
+    const OPT: u16 = 41;
+    qtype == OPT || (128..=255).contains(&qtype) || qtype == 0
+}
+
+/// What is at the name of the query.
+#[inline(always)]
+fn find_place(
+    ctx: &XdpContext,
+    frame: &Frame,
+    query: &Query,
+    generation: u64,
+) -> Result<Place, Counter> {
+    let name = &query.name;
+    if let Some((_, slot)) = find_name(ctx, frame.noise, name, generation) {
+        let Some(node) = node_of(slot) else {
+            return Ok(Place {
+                service: slot.target,
+                tail: slot.tail,
+                otherwise: Node::DENY,
+                zone: Node::NONE,
+                rcode: 0,
+            });
+        };
+        return Ok(Place {
+            service: node.service,
+            tail: slot.tail,
+            otherwise: reply_of(node, query.qtype),
+            zone: node.zone,
+            rcode: 0,
+        });
+    }
+    let encloser = encloser::find(ctx.ctx, frame.dns, name.len, generation);
+    let slot = NAMES.get(encloser).ok_or(Counter::PassedName)?;
+    let denial = Place {
+        service: Node::NONE,
+        tail: slot.tail,
+        otherwise: Node::DENY,
+        zone: Node::NONE,
+        rcode: NXDOMAIN,
+    };
+    let Some(node) = node_of(slot) else {
+        return Ok(denial);
+    };
+    match node.below {
+        Node::PASS => Err(Counter::PassedName),
+        Node::DENY => Ok(Place {
+            zone: node.zone,
+            ..denial
+        }),
+        service => {
+            let zone = ZONES.get(node.zone).ok_or(Counter::PassedName)?;
+            Ok(Place {
+                service,
+                tail: zone.tails + name.len as u32,
+                zone: node.zone,
+                rcode: 0,
+                ..denial
+            })
+        }
+    }
+}
+
+/// The node of a name that is more than the name of a service.
+#[inline(always)]
+fn node_of(slot: &NameSlot) -> Option<&'static Node> {
+    if slot.target & NameSlot::NODE == 0 {
+        None
+    } else {
+        NODES.get(slot.target & !NameSlot::NODE)
+    }
+}
+
+/// What a node answers to a type without regard to its service.
+#[inline(always)]
+fn reply_of(node: &Node, qtype: u16) -> u32 {
+    for index in 0..Node::TYPES {
+        if node.types[index] == qtype {
+            return node.replies[index];
+        }
+    }
+    node.otherwise
+}
+
+/// The addresses of a service.
+#[inline(always)]
+fn choose_addresses(place: &Place, is_v6: bool, generation: u64) -> Result<Choice, Counter> {
+    let service = SERVICES.get(place.service).ok_or(Counter::PassedName)?;
+    let cell = if is_v6 { &service.aaaa } else { &service.a };
     let index = select(cell, generation)?;
     let header = if index & Cell::LARGE == 0 {
         ANSWERS.get(index).ok_or(Counter::PassedOvertaken)?.header
@@ -74,45 +221,77 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
             .ok_or(Counter::PassedOvertaken)?
             .header
     };
-    // The negative tail lies behind the positive one.
-    let tail = slot.tail + u32::from(header.follow == Follow::Soa as u8);
-    let tail = TAILS.get(tail).ok_or(Counter::PassedOvertaken)?;
-    Ok(Found {
+    let tail = if header.follow == Follow::NameServers as u8 {
+        place.tail
+    } else if header.follow == Follow::Soa as u8 {
+        find_denial(place, generation)?
+    } else {
+        NO_TAIL
+    };
+    Ok(Choice {
         answer: index,
-        header,
-        record_len,
+        flags: header.flags,
+        sent: header.sent,
         tail,
-        hits,
     })
 }
 
-/// The slot of the query's name, if `generation` has it.
+/// A denial, or a static reply.
 #[inline(always)]
-fn find_name(
-    ctx: &XdpContext,
-    frame: &Frame,
-    query: &Query,
-    generation: u64,
-) -> Result<&'static NameSlot, Counter> {
-    let slot = find_tag(query, generation).ok_or(Counter::PassedName)?;
-    if is_in_slot(ctx, frame, query, slot) {
-        Ok(slot)
-    } else {
-        Err(Counter::PassedName)
-    }
+fn choose_reply(place: &Place, generation: u64) -> Result<Choice, Counter> {
+    let tail = match place.otherwise {
+        Node::PASS => return Err(Counter::PassedType),
+        Node::DENY => find_denial(place, generation)?,
+        tail => tail,
+    };
+    let header = &TAILS.get(tail).ok_or(Counter::PassedOvertaken)?.header;
+    Ok(Choice {
+        answer: NO_ADDRESSES,
+        flags: header.flags | place.rcode,
+        sent: 0,
+        tail,
+    })
 }
 
-/// The slot whose tag is the query's. The writer sees to it that no two names of a chain
-/// share a tag.
+/// Index of the zone's denial.
 #[inline(always)]
-fn find_tag(query: &Query, generation: u64) -> Option<&'static NameSlot> {
-    let tag = query.hash.tag(query.name_len as u8);
-    let mut index = query.hash.home(setting!(name_mask));
+fn find_denial(place: &Place, generation: u64) -> Result<u32, Counter> {
+    let zone = if place.zone == Node::NONE {
+        TAILS
+            .get(place.tail)
+            .ok_or(Counter::PassedOvertaken)?
+            .header
+            .zone
+    } else {
+        place.zone
+    };
+    let zone = ZONES.get(zone).ok_or(Counter::PassedOvertaken)?;
+    select(&zone.denial, generation)
+}
+
+/// The slot of a name and its index, if `generation` has it.
+#[inline(always)]
+pub(crate) fn find_name(
+    ctx: &XdpContext,
+    noise: Noise,
+    name: &Name,
+    generation: u64,
+) -> Option<(u32, &'static NameSlot)> {
+    let (index, slot) = find_tag(name, generation)?;
+    is_in_slot(ctx, noise, name, slot).then_some((index, slot))
+}
+
+/// The slot whose tag is the name's. The writer sees to it that no two names of a chain share
+/// a tag.
+#[inline(always)]
+fn find_tag(name: &Name, generation: u64) -> Option<(u32, &'static NameSlot)> {
+    let tag = name.hash.tag(name.len as u8);
+    let mut index = name.hash.home(setting!(name_mask));
     for _ in 0..MAX_CHAIN {
         let slot = NAMES.get(index)?;
         if slot.tag == tag && NameSlot::is_alive(shared!(slot.born), shared!(slot.died), generation)
         {
-            return Some(slot);
+            return Some((index, slot));
         }
         index = shared!(slot.next);
         if index == 0 {
@@ -123,12 +302,12 @@ fn find_tag(query: &Query, generation: u64) -> Option<&'static NameSlot> {
 }
 
 #[inline(always)]
-fn is_in_slot(ctx: &XdpContext, frame: &Frame, query: &Query, slot: &NameSlot) -> bool {
-    if query.name_len <= NameSlot::INLINE {
-        return is_named(ctx, frame, query, words::<_, 4>(&slot.name));
+fn is_in_slot(ctx: &XdpContext, noise: Noise, name: &Name, slot: &NameSlot) -> bool {
+    if name.len <= NameSlot::INLINE {
+        return is_named(ctx, noise, name, words::<_, 4>(&slot.name));
     }
     match LONG_NAMES.get(words::<_, 4>(&slot.name)[0] as u32) {
-        Some(name) => is_named(ctx, frame, query, words::<_, MAX_NAME_WORDS>(&name.name)),
+        Some(long) => is_named(ctx, noise, name, words::<_, MAX_NAME_WORDS>(&long.name)),
         None => false,
     }
 }

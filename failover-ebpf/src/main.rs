@@ -13,6 +13,7 @@
     reason = "as the xdp macro wants its functions, and makes them"
 )]
 
+mod encloser;
 mod frame;
 mod lookup;
 mod maps;

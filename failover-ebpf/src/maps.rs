@@ -10,7 +10,10 @@ use aya_ebpf::{
 };
 use failover_common::{
     counters::{Counter, Counters, ServiceHits},
-    layout::{LargeAnswer, LongName, NameSlot, ServiceSlot, SmallAnswer, State, Tail},
+    layout::{
+        LargeAnswer, LongName, NameSlot, Node, ServiceSlot, SmallAnswer, State, Tail, ZoneSlot,
+    },
+    question::MAX_LABELS,
     settings::Settings,
 };
 
@@ -29,6 +32,12 @@ pub(crate) static NAMES: Array<NameSlot, 1, MMAPABLE> = Array::new();
 /// Names that do not fit in their slot.
 #[btf_map]
 pub(crate) static LONG_NAMES: Array<LongName, 1, MMAPABLE> = Array::new();
+/// Names that are more than names of a service.
+#[btf_map]
+pub(crate) static NODES: Array<Node, 1, MMAPABLE> = Array::new();
+/// Zones by id.
+#[btf_map]
+pub(crate) static ZONES: Array<ZoneSlot, 1, MMAPABLE> = Array::new();
 /// Services by id.
 #[btf_map]
 pub(crate) static SERVICES: Array<ServiceSlot, 1, MMAPABLE> = Array::new();
@@ -38,13 +47,16 @@ pub(crate) static ANSWERS: Array<SmallAnswer, 1, MMAPABLE> = Array::new();
 /// Answers of many addresses.
 #[btf_map]
 pub(crate) static LARGE_ANSWERS: Array<LargeAnswer, 1, MMAPABLE> = Array::new();
-/// Authority and additional sections.
+/// What replies carry behind addresses, or without any.
 #[btf_map]
 pub(crate) static TAILS: Array<Tail, 2, MMAPABLE> = Array::new();
 /// What became of the packets.
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
-/// Answers given, by service.
+/// Where each label of the name at hand starts.
+#[btf_map]
+pub(crate) static LABELS: PerCpuArray<[u8; MAX_LABELS + 1], 1> = PerCpuArray::new();
+/// Answers given, by service; the last element counts all others.
 #[btf_map]
 pub(crate) static SERVICE_HITS: PerCpuArray<ServiceHits, 1> = PerCpuArray::new();
 

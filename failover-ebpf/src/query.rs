@@ -3,6 +3,7 @@
 use aya_ebpf::programs::XdpContext;
 use failover_common::{
     checksum::add64,
+    cookie::{self, CLIENT_LEN, SERVER_LEN, SERVER_LENS},
     counters::Counter,
     question::{MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, lower_case, zero_octets},
 };
@@ -19,6 +20,8 @@ pub(crate) const HEADER_LEN: usize = 12;
 pub(crate) const TYPE_CLASS_LEN: usize = 4;
 /// Octets of an OPT record without options (RFC 6891 section 6.1.2).
 pub(crate) const OPT_LEN: usize = 11;
+/// Octets of an OPT record with our COOKIE option.
+const OPT_COOKIE_LEN: usize = OPT_LEN + 4 + CLIENT_LEN + SERVER_LEN;
 /// Options we look at; a query with more is passed.
 const MAX_OPTIONS: usize = 8;
 
@@ -27,14 +30,8 @@ const CLASS_IN: u16 = 1u16.to_be();
 
 /// A query for one name.
 pub(crate) struct Query {
-    /// Octets of the question's name.
-    pub name_len: usize,
-    /// Octets of the name in whole words.
-    pub whole_len: usize,
-    /// The rest of the name as a lower-cased word.
-    pub last_word: u64,
-    /// Hash of the lower-cased name.
-    pub hash: NameHash,
+    /// The question's name.
+    pub name: Name,
     /// Sum of the name as it came, unfolded.
     pub name_sum: u64,
     /// Type and class, as they lie in the packet.
@@ -45,21 +42,39 @@ pub(crate) struct Query {
     pub edns: Edns,
 }
 
+/// A name in the packet: the question's, or an ancestor of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Name {
+    /// Where it starts in the packet.
+    pub start: usize,
+    /// Octets of it.
+    pub len: usize,
+    /// Octets of it in whole words.
+    pub whole_len: usize,
+    /// The rest of it as a lower-cased word.
+    pub last_word: u64,
+    /// Hash of it in lower case.
+    pub hash: NameHash,
+}
+
 /// What an OPT record says, if there is one.
 #[derive(Clone, Copy)]
 pub(crate) struct Edns {
-    /// Octets of our own OPT record: [`OPT_LEN`], or 0 without one.
+    /// Octets of our own OPT record: 0 without one, more than [`OPT_LEN`] with a cookie.
     pub opt_len: usize,
     /// The requestor's UDP payload size, in octets.
     pub size: u16,
     /// DO (RFC 3225): 1 or 0.
     pub dnssec_ok: u64,
+    /// The client cookie as it lies in the packet, if ours is to be sent.
+    pub client_cookie: u64,
 }
 
 const NO_EDNS: Edns = Edns {
     opt_len: 0,
     size: 0,
     dnssec_ok: 0,
+    client_cookie: 0,
 };
 
 /// Parses the DNS message of a frame.
@@ -87,7 +102,7 @@ pub(crate) fn parse(ctx: &XdpContext, frame: &Frame) -> Result<Query, Counter> {
     if name_len == 0 || name_len > MAX_NAME_LEN {
         return Err(Counter::PassedQuestion);
     }
-    read_name(
+    read_question(
         ctx,
         frame,
         question,
@@ -141,6 +156,7 @@ fn edns(word: u64) -> Result<Edns, Counter> {
         opt_len: OPT_LEN,
         size: ((word >> 24) as u16).swap_bytes(),
         dnssec_ok: word >> 63,
+        client_cookie: 0,
     })
 }
 
@@ -178,7 +194,8 @@ fn parse_opt(ctx: &XdpContext, noise: Noise, opt: usize, end: usize) -> Result<E
     {
         return Err(Counter::PassedOpt);
     }
-    let edns = edns(word)?;
+    let mut edns = edns(word)?;
+    edns.client_cookie = noise.forget(0);
     let mut option = opt + OPT_LEN;
     for _ in 0..MAX_OPTIONS {
         if option == end {
@@ -186,10 +203,24 @@ fn parse_opt(ctx: &XdpContext, noise: Noise, opt: usize, end: usize) -> Result<E
         }
         let code: u16 = load(ctx, option).ok_or(Counter::PassedOpt)?;
         let len: u16 = load(ctx, option + 2).ok_or(Counter::PassedOpt)?;
-        if must_be_answered(u16::from_be(code)) {
+        let (code, len) = (u16::from_be(code), usize::from(u16::from_be(len)));
+        if must_be_answered(code) {
             return Err(Counter::PassedEdnsOption);
         }
-        option += 4 + usize::from(u16::from_be(len));
+        // Only the first cookie counts (RFC 7873 section 5.2).
+        if code == cookie::OPTION && setting!(cookies) != 0 && edns.opt_len == OPT_LEN {
+            if len != CLIENT_LEN
+                && !(CLIENT_LEN + SERVER_LENS.start()..=CLIENT_LEN + SERVER_LENS.end())
+                    .contains(&len)
+            {
+                return Err(Counter::PassedEdnsOption);
+            }
+            let client_cookie: u64 = load(ctx, option + 4).ok_or(Counter::PassedOpt)?;
+            edns.client_cookie = noise.forget(client_cookie);
+            edns.opt_len = OPT_COOKIE_LEN;
+        }
+        edns.opt_len = noise.bound::<0x3f>(edns.opt_len);
+        option += 4 + len;
         if option > end {
             return Err(Counter::PassedOpt);
         }
@@ -209,54 +240,31 @@ fn must_be_answered(code: u16) -> bool {
     code < 32 && setting!(passed_options) >> code & 1 != 0
 }
 
-/// Reads name, type and class once: hash, sum, last word.
+/// Reads name, type and class.
 #[inline(always)]
-fn read_name(
+fn read_question(
     ctx: &XdpContext,
     frame: &Frame,
     question: usize,
     name_len: usize,
     edns: Edns,
 ) -> Result<Query, Counter> {
-    let mut hash = NameHash::new(setting!(seed));
-    let mut name_sum = 0;
-    let whole_len = name_len & !7;
-    // What the loop teaches the verifier about its end must not stick to the length.
-    let loop_end = frame.noise.bound::<0xf8>(whole_len);
-    let mut offset = 0;
-    while offset < loop_end {
-        let word: u64 = load(ctx, question + offset).ok_or(Counter::PassedQuestion)?;
-        name_sum = add64(name_sum, word);
-        hash = hash.add(lower_case(word.to_le()));
-        offset += 8;
-    }
-    let mut last_word = 0;
-    if name_len & 7 != 0 {
-        // The word that ends with the name; what precedes it in the word, at the least the
-        // DNS header, is shifted out.
-        let word: u64 = load(ctx, question + name_len - 8).ok_or(Counter::PassedQuestion)?;
-        let word = word.to_le() >> ((8 - (name_len & 7)) * 8);
-        name_sum = add64(name_sum, word.to_le());
-        last_word = lower_case(word);
-        hash = hash.add(last_word);
-    }
+    let noise = frame.noise;
+    let (name, name_sum) =
+        read_name(ctx, noise, question, name_len).ok_or(Counter::PassedQuestion)?;
     let type_class: u32 = load(ctx, question + name_len).ok_or(Counter::PassedQuestion)?;
     let [qtype, class] = [type_class.to_le() as u16, (type_class.to_le() >> 16) as u16];
     if class != CLASS_IN.to_le() {
         return Err(Counter::PassedClass);
     }
-    let noise = frame.noise;
     let edns = Edns {
-        opt_len: noise.bound::<0xf>(edns.opt_len),
+        opt_len: noise.bound::<0x3f>(edns.opt_len),
         size: noise.forget(u64::from(edns.size)) as u16,
         dnssec_ok: noise.forget(edns.dnssec_ok),
+        client_cookie: noise.forget(edns.client_cookie),
     };
-    let last_word = noise.forget(last_word);
     Ok(Query {
-        name_len,
-        whole_len,
-        last_word,
-        hash,
+        name,
         name_sum,
         type_class,
         qtype: qtype.swap_bytes(),
@@ -264,28 +272,67 @@ fn read_name(
     })
 }
 
-/// Whether the name of the query is the one with these words.
+/// Reads a name of `len` octets once: hash, last word, and its unfolded sum.
+#[inline(always)]
+pub(crate) fn read_name(
+    ctx: &XdpContext,
+    noise: Noise,
+    start: usize,
+    len: usize,
+) -> Option<(Name, u64)> {
+    let mut hash = NameHash::new(setting!(seed));
+    let mut sum = 0;
+    let whole_len = len & !7;
+    // What the loop teaches the verifier about its end must not stick to the length.
+    let loop_end = noise.bound::<0xf8>(whole_len);
+    let mut offset = 0;
+    while offset < loop_end {
+        let word: u64 = load(ctx, start + offset)?;
+        sum = add64(sum, word);
+        hash = hash.add(lower_case(word.to_le()));
+        offset += 8;
+    }
+    let mut last_word = 0;
+    if len & 7 != 0 {
+        // The word that ends with the name; what precedes it in the word, at the least the
+        // DNS header, is shifted out.
+        let word: u64 = load(ctx, start + len - 8)?;
+        let word = word.to_le() >> ((8 - (len & 7)) * 8);
+        sum = add64(sum, word.to_le());
+        last_word = lower_case(word);
+        hash = hash.add(last_word);
+    }
+    let name = Name {
+        start,
+        len,
+        whole_len,
+        last_word: noise.forget(last_word),
+        hash,
+    };
+    Some((name, noise.forget(sum)))
+}
+
+/// Whether a name is the one with these words.
 ///
 /// `words` may be longer than the name; the tag has compared the lengths.
 #[inline(always)]
 pub(crate) fn is_named<const WORDS: usize>(
     ctx: &XdpContext,
-    frame: &Frame,
-    query: &Query,
+    noise: Noise,
+    name: &Name,
     words: &[u64; WORDS],
 ) -> bool {
-    let question = frame.dns + HEADER_LEN;
-    let loop_end = frame.noise.bound::<0xf8>(query.whole_len);
+    let loop_end = noise.bound::<0xf8>(name.whole_len);
     let mut index = 0;
     while index < WORDS {
         if index * 8 >= loop_end {
             break;
         }
-        match load::<u64>(ctx, question + index * 8) {
+        match load::<u64>(ctx, name.start + index * 8) {
             Some(word) if lower_case(word.to_le()) == words[index] => {}
             _ => return false,
         }
         index += 1;
     }
-    query.whole_len == query.name_len || (index < WORDS && words[index] == query.last_word)
+    name.whole_len == name.len || (index < WORDS && words[index] == name.last_word)
 }

@@ -10,8 +10,9 @@ use aya_ebpf::{
 };
 use failover_common::{
     checksum::{add64, fold, shift_odd64},
+    cookie::{self, CLIENT_LEN, OPTION, SERVER_LEN},
     counters::Counter,
-    layout::{AAAA_RECORD_LEN, Answer, Cell, Follow, TAIL_LEN, Tail},
+    layout::{A_RECORD_LEN, AAAA_RECORD_LEN, Answer, Cell, TAIL_LEN, Tail, TailHeader},
     question::MAX_NAME_LEN,
 };
 
@@ -19,9 +20,9 @@ use crate::{
     Stop,
     frame::{Frame, UDP, UDP_LEN},
     lookup::{Found, next_turn},
-    maps::{ANSWERS, LARGE_ANSWERS, setting},
+    maps::{ANSWERS, LARGE_ANSWERS, STATE, setting, shared},
     packet::{self, Noise, load, opaque, store},
-    query::{Edns, HEADER_LEN, Query, TYPE_CLASS_LEN},
+    query::{Edns, HEADER_LEN, Name, OPT_LEN, Query, TYPE_CLASS_LEN},
 };
 
 /// UDP payload that every client takes (RFC 1035 section 2.3.4).
@@ -33,8 +34,14 @@ const MAX_HEAD_GROWTH: usize = 192;
 const MAX_MESSAGE: usize = HEADER_LEN + MAX_NAME_LEN + TYPE_CLASS_LEN;
 /// TTL and hop limit of replies.
 const TTL: u8 = 64;
-/// AA and QR in the flags of a header, as they lie in the packet.
+/// RD in the flags of a header, as they lie in the packet.
 const RD: u16 = 0x0100u16.to_be();
+/// Where the response code is.
+const RCODE: u16 = 0x000fu16.to_be();
+/// It says that the server failed.
+const SERVFAIL: u16 = 2u16.to_be();
+/// It says that the name does not exist.
+const NXDOMAIN: u16 = 3u16.to_be();
 
 /// Sections of a reply.
 #[derive(Clone, Copy)]
@@ -45,8 +52,10 @@ struct Plan {
     answer_len: usize,
     /// Octets copied from the tail.
     tail_len: usize,
-    /// Sum of what is copied from the tail.
-    tail_sum: u16,
+    /// Sum of what is copied from the tail, unfolded.
+    tail_sum: u64,
+    /// Records in the answer section.
+    answer_count: u16,
     /// Records in the authority section.
     authority_count: u16,
     /// Records in the additional section, with OPT.
@@ -69,8 +78,11 @@ impl Plan {
             sent: noise.bound::<0x7f>(self.sent),
             answer_len: noise.bound::<0x7ff>(self.answer_len),
             tail_len: noise.bound::<0x1ff>(self.tail_len),
-            opt_len: noise.bound::<0xf>(self.opt_len),
-            ..self
+            opt_len: noise.bound::<0x3f>(self.opt_len),
+            tail_sum: noise.forget(self.tail_sum),
+            answer_count: noise.forget(u64::from(self.answer_count)) as u16,
+            authority_count: noise.forget(u64::from(self.authority_count)) as u16,
+            additional_count: noise.forget(u64::from(self.additional_count)) as u16,
         }
     }
 }
@@ -85,22 +97,29 @@ pub(crate) fn send(
 ) -> Result<Counter, Stop> {
     // The look-up has taught the verifier about the length; see [`Noise`].
     let query = &Query {
-        name_len: frame.noise.bound::<0xff>(query.name_len),
+        name: Name {
+            len: frame.noise.bound::<0xff>(query.name.len),
+            ..query.name
+        },
         ..*query
     };
     let plan = plan(frame.noise, query, found)
         .map_err(Stop::Pass)?
         .bounded(frame.noise);
-    let question_end = frame.dns + HEADER_LEN + query.name_len + TYPE_CLASS_LEN;
+    let question_end = frame.dns + HEADER_LEN + query.name.len + TYPE_CLASS_LEN;
     let shift = make_room(ctx, frame, question_end + plan.records_len()).map_err(Stop::Pass)?;
     let shift = frame.noise.bound::<0xff>(shift);
     write(ctx, frame, query, found, &plan, shift).ok_or(Stop::Broken)?;
     Ok(if plan.sent > 0 {
         Counter::Answered
-    } else if found.header.follow != Follow::Nothing as u8 {
-        Counter::AnsweredNodata
+    } else if plan.answer_count > 0 {
+        Counter::AnsweredStatic
     } else {
-        Counter::AnsweredServfail
+        match found.flags & RCODE {
+            NXDOMAIN => Counter::AnsweredNxdomain,
+            SERVFAIL => Counter::AnsweredServfail,
+            _ => Counter::AnsweredNodata,
+        }
     })
 }
 
@@ -117,15 +136,16 @@ fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
             .min(usize::from(setting!(edns_udp_size)))
     };
     let room = noise.bound::<0x7ff>(room);
-    let sent = usize::from(found.header.sent);
+    let sent = found.sent;
     let answer_len = sent * found.record_len;
     let opt_count = u16::from(opt_len != 0);
-    let fixed = HEADER_LEN + query.name_len + TYPE_CLASS_LEN + answer_len + opt_len;
+    let fixed = HEADER_LEN + query.name.len + TYPE_CLASS_LEN + answer_len + opt_len;
     let bare = Plan {
         sent,
         answer_len,
         tail_len: 0,
         tail_sum: 0,
+        answer_count: sent as u16,
         authority_count: 0,
         additional_count: opt_count,
         opt_len,
@@ -133,15 +153,14 @@ fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
     if fixed > room {
         return Err(Counter::PassedTooLarge);
     }
-    if found.header.follow == Follow::Nothing as u8 {
-        return Ok(bare);
-    }
     let tail = &found.tail.header;
     let (len, authority_len) = (usize::from(tail.len), usize::from(tail.authority_len));
     if fixed + len <= room {
+        let moved = query.name.len as u64 * u64::from(tail.sum_per_octet);
         return Ok(Plan {
             tail_len: len,
-            tail_sum: tail.sum,
+            tail_sum: u64::from(tail.sum) + moved,
+            answer_count: sent as u16 + tail.answer_count,
             authority_count: tail.authority_count,
             additional_count: tail.additional_count + opt_count,
             ..bare
@@ -150,12 +169,12 @@ fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
     if fixed + authority_len <= room {
         return Ok(Plan {
             tail_len: authority_len,
-            tail_sum: tail.authority_sum,
+            tail_sum: u64::from(tail.authority_sum),
             authority_count: tail.authority_count,
             ..bare
         });
     }
-    // Without its SOA a negative answer says nothing.
+    // Without its SOA a negative answer says nothing, and a static reply has no parts.
     if sent == 0 {
         Err(Counter::PassedTooLarge)
     } else {
@@ -194,7 +213,7 @@ fn write(
     plan: &Plan,
     shift: usize,
 ) -> Option<()> {
-    let question_end = frame.dns + HEADER_LEN + query.name_len + TYPE_CLASS_LEN;
+    let question_end = frame.dns + HEADER_LEN + query.name.len + TYPE_CLASS_LEN;
     let udp_len = (question_end - frame.dns + plan.records_len() + UDP_LEN) as u16;
     let address_sum = frame.ip.address_sum();
 
@@ -205,7 +224,7 @@ fn write(
 
     let mut at = question_end;
     let answer_sum = if found.answer & Cell::LARGE == 0 {
-        write_records(
+        write_answer(
             ctx,
             frame.noise,
             at,
@@ -215,20 +234,23 @@ fn write(
         )?
     } else {
         let answer = LARGE_ANSWERS.get(found.answer & !Cell::LARGE)?;
-        write_records(ctx, frame.noise, at, answer, plan, found)?
+        write_answer(ctx, frame.noise, at, answer, plan, found)?
     };
     at += plan.answer_len;
     write_tail(ctx, frame.noise, at, found.tail, plan.tail_len)?;
+    if plan.sent == 0 {
+        move_pointers(ctx, frame.noise, at, found.tail, query.name.len)?;
+    }
     at += plan.tail_len;
     let opt_sum = if plan.opt_len == 0 {
         0
     } else {
-        write_opt(ctx, at, query.edns)?
+        write_opt(ctx, frame, at, query.edns)?
     };
 
     // The records start where the question ends: at an odd offset if the name is odd.
-    let odd = query.name_len & 1 == 1;
-    let records_sum = u64::from(query.type_class) + answer_sum + u64::from(plan.tail_sum);
+    let odd = query.name.len & 1 == 1;
+    let records_sum = u64::from(query.type_class) + answer_sum + plan.tail_sum;
     let sum = address_sum
         + u64::from(frame.ports[0])
         + u64::from(frame.ports[1])
@@ -311,11 +333,11 @@ fn write_header(ctx: &XdpContext, frame: &Frame, found: &Found, plan: &Plan) -> 
     let header: *mut [u32; 3] = packet::at(ctx, frame.dns)?;
     // SAFETY: `at` checked the whole header; see there on alignment.
     let id_flags = unsafe { (*header)[0] }.to_le();
-    let flags = u32::from(found.header.flags.to_le()) << 16;
+    let flags = u32::from(found.flags.to_le()) << 16;
     let recursion_desired = u32::from(RD.to_le()) << 16;
     let start = (id_flags & (0xffff | recursion_desired) | flags).to_le();
     let counts = u64::from(1u16.to_be())
-        | u64::from((plan.sent as u16).to_be()) << 16
+        | u64::from(plan.answer_count.to_be()) << 16
         | u64::from(plan.authority_count.to_be()) << 32
         | u64::from(plan.additional_count.to_be()) << 48;
     let counts = counts.to_le();
@@ -327,9 +349,26 @@ fn write_header(ctx: &XdpContext, frame: &Frame, found: &Found, plan: &Plan) -> 
     Some(add64(u64::from(start), counts))
 }
 
-/// The address records, from the one whose turn it is. Returns their sum.
+/// The address records of either type. Returns their sum.
 #[inline(always)]
-fn write_records<const RECORDS: usize, const BYTES: usize>(
+fn write_answer<const RECORDS: usize, const BYTES: usize>(
+    ctx: &XdpContext,
+    noise: Noise,
+    at: usize,
+    answer: &Answer<RECORDS, BYTES>,
+    plan: &Plan,
+    found: &Found,
+) -> Option<u64> {
+    if found.record_len == A_RECORD_LEN {
+        write_records::<RECORDS, BYTES, A_RECORD_LEN>(ctx, noise, at, answer, plan, found)
+    } else {
+        write_records::<RECORDS, BYTES, AAAA_RECORD_LEN>(ctx, noise, at, answer, plan, found)
+    }
+}
+
+/// The address records, `LEN` octets each, from the one whose turn it is. Returns their sum.
+#[inline(always)]
+fn write_records<const RECORDS: usize, const BYTES: usize, const LEN: usize>(
     ctx: &XdpContext,
     noise: Noise,
     at: usize,
@@ -347,14 +386,14 @@ fn write_records<const RECORDS: usize, const BYTES: usize>(
         if count >= loop_end {
             break;
         }
-        let from = record * found.record_len;
-        if from > BYTES - found.record_len {
+        let from = record * LEN;
+        if from > BYTES - LEN {
             return None;
         }
         // SAFETY: `from` leaves room for a record.
         let source = unsafe { answer.bytes.as_ptr().add(from) };
         sum = copy_words::<2>(source, packet::at(ctx, to)?, sum);
-        if found.record_len == AAAA_RECORD_LEN {
+        if LEN == AAAA_RECORD_LEN {
             // SAFETY: 12 more octets of the record.
             let (word, half) =
                 unsafe { (*source.add(16).cast::<u64>(), *source.add(24).cast::<u32>()) };
@@ -362,10 +401,10 @@ fn write_records<const RECORDS: usize, const BYTES: usize>(
             store(ctx, to + 24, half)?;
             sum = add64(sum, word) + u64::from(half);
         }
-        to += found.record_len;
+        to += LEN;
         record = noise.bound::<0xff>(select(record + 1, records));
     }
-    Some(sum)
+    Some(noise.forget(sum))
 }
 
 /// `value` if it is less than `limit`, else 0, without a branch for the verifier to follow.
@@ -465,15 +504,76 @@ fn copy_chunk<const WORDS: usize>(
     Some(())
 }
 
-/// Our OPT record: our size, version 0, DO as it came. Returns its sum.
+/// Adds the length of the question's name to the compression pointers of a denial.
 #[inline(always)]
-fn write_opt(ctx: &XdpContext, at: usize, edns: Edns) -> Option<u64> {
+fn move_pointers(
+    ctx: &XdpContext,
+    noise: Noise,
+    at: usize,
+    tail: &Tail,
+    name_len: usize,
+) -> Option<()> {
+    for place in tail.header.pointers {
+        if place == TailHeader::NO_POINTER {
+            break;
+        }
+        let place = at + noise.bound::<0x1ff>(usize::from(place));
+        let pointer = u16::from_be(load(ctx, place)?);
+        store(ctx, place, pointer.wrapping_add(name_len as u16).to_be())?;
+    }
+    Some(())
+}
+
+/// Our OPT record: our size, version 0, DO as it came, a cookie. Returns its sum.
+#[inline(always)]
+fn write_opt(ctx: &XdpContext, frame: &Frame, at: usize, edns: Edns) -> Option<u64> {
     let word =
         0x29_0000 | u64::from(setting!(edns_udp_size).to_be().to_le()) << 24 | edns.dnssec_ok << 63;
+    let options_len = (edns.opt_len - OPT_LEN) as u8;
     store(ctx, at, word.to_le())?;
     store(ctx, at + 8, 0u16)?;
-    store(ctx, at + 10, 0u8)?;
-    Some(add64(0, word.to_le()))
+    store(ctx, at + 10, options_len)?;
+    let sum = add64(0, word.to_le()) + u64::from(u16::from_ne_bytes([options_len, 0]));
+    if options_len == 0 {
+        return Some(sum);
+    }
+    // It starts at an odd octet of the record.
+    Some(sum + shift_odd64(write_cookie(ctx, frame, at + OPT_LEN, edns)?, true))
+}
+
+/// Our COOKIE option: the client cookie and a new server cookie (RFC 9018). Returns its sum.
+#[inline(always)]
+fn write_cookie(ctx: &XdpContext, frame: &Frame, at: usize, edns: Edns) -> Option<u64> {
+    const HEAD: u32 = u32::from_be_bytes([0, OPTION as u8, 0, (CLIENT_LEN + SERVER_LEN) as u8]);
+    let head = HEAD.to_be();
+    let client = edns.client_cookie;
+    let stamp = cookie::stamp(shared!(STATE.get(0)?.time) as u32);
+    let [a0, a1] = frame.ip.source;
+    let hash = hash_cookie(client, stamp, a0, a1, frame.ip.is_v4());
+    store(ctx, at, head)?;
+    store(ctx, at + 4, client)?;
+    store(ctx, at + 12, stamp.to_le())?;
+    store(ctx, at + 20, hash.to_le())?;
+    let sum = add64(add64(u64::from(head), client), stamp.to_le());
+    Some(add64(sum, hash.to_le()))
+}
+
+/// The hash of a server cookie; words as they lie in the packet.
+///
+/// A function of its own, so that the registers of the usual way are not spent on it.
+#[inline(never)]
+fn hash_cookie(client: u64, stamp: u64, a0: u64, a1: u64, is_v4: bool) -> u64 {
+    let secret = [
+        setting!(cookie_secret[0]).to_le(),
+        setting!(cookie_secret[1]).to_le(),
+    ];
+    cookie::hash(
+        secret,
+        client.to_le(),
+        stamp,
+        [a0.to_le(), a1.to_le()],
+        is_v4,
+    )
 }
 
 /// The IP header: addresses swapped, TTL and lengths set.

@@ -109,6 +109,8 @@ pub struct Settings {
     pub edns_udp_size: u16,
     /// Who we are, to those who ask for it (RFC 5001).
     pub nsid: Option<String>,
+    /// Key of our server cookies; `None`: cookies are ignored.
+    pub cookies: Option<CookieSecret>,
     /// Unix socket of the command line.
     pub control_socket: PathBuf,
     /// Where verdicts and admin states survive a restart.
@@ -117,6 +119,30 @@ pub struct Settings {
     pub bpf_dir: PathBuf,
     /// How old the controller's heartbeat may get before XDP stops answering; `None`: for ever.
     pub max_stale: Option<Duration>,
+}
+
+/// Key of the hash in server cookies (RFC 9018 section 4); servers that share it accept each
+/// other's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct CookieSecret(pub [u8; 16]);
+
+impl CookieSecret {
+    /// One that nobody else has.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no random numbers, which it always has.
+    pub fn random() -> std::io::Result<Self> {
+        let mut secret = [0; 16];
+        rustix::rand::getrandom(&mut secret, rustix::rand::GetRandomFlags::empty())?;
+        Ok(Self(secret))
+    }
+}
+
+impl std::fmt::Debug for CookieSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CookieSecret")
+    }
 }
 
 /// `xdp = …`: how the program is attached.

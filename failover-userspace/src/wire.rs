@@ -12,7 +12,7 @@ use domain::base::iana::Rtype;
 use failover_common::checksum;
 use failover_common::layout::{self, AnswerHeader, Follow, TailHeader, size};
 
-use crate::model::{Name, Service, ServiceId, Zone};
+use crate::model::{Name, Service, ServiceId, Zone, ZoneId};
 use crate::policy::{Answer, Weighted};
 
 /// QR and AA.
@@ -312,21 +312,7 @@ impl AuthorityTail {
     /// section 3).
     #[must_use]
     pub fn negative(zone: &Zone, name_len: usize, serial: u32) -> Self {
-        let names = Compressor {
-            zone: &zone.name,
-            name_len,
-        };
-        let soa = &zone.soa;
-        let mut data = Vec::new();
-        names.put(&mut data, &soa.mname);
-        names.put(&mut data, &soa.rname);
-        for number in [serial, soa.refresh, soa.retry, soa.expire, soa.minimum] {
-            put_u32(&mut data, number);
-        }
-        let mut bytes = Vec::new();
-        names.put(&mut bytes, &zone.name);
-        put_record_head(&mut bytes, Rtype::SOA, soa.ttl.min(soa.minimum), data.len());
-        bytes.extend(data);
+        let bytes = DenialRecord::new(zone, name_len, serial).bytes;
         Self {
             authority_len: bytes.len(),
             bytes,
@@ -347,27 +333,135 @@ impl AuthorityTail {
         (&self.bytes[self.authority_len..], self.additional_count)
     }
 
-    /// The tail as a map value.
+    /// A positive tail as a map value.
     #[must_use]
-    pub fn encode(&self) -> layout::Tail {
-        let mut value: layout::Tail = bytemuck::Zeroable::zeroed();
-        if self.bytes.len() > Self::MAX {
-            // A SOA with two very long names: the slow path sends it.
-            value.header.authority_len = TailHeader::TOO_LARGE;
-            value.header.len = TailHeader::TOO_LARGE;
-            return value;
+    pub fn encode(&self, zone: ZoneId) -> layout::Tail {
+        tail(
+            &self.bytes,
+            TailHeader {
+                authority_len: self.authority_len as u16,
+                authority_count: self.authority_count,
+                additional_count: self.additional_count,
+                authority_sum: checksum::sum(&self.bytes[..self.authority_len]),
+                zone: zone.0,
+                ..TailHeader::EMPTY
+            },
+        )
+    }
+}
+
+/// A map value with these octets; `header` lacks what follows from them. What does not fit is
+/// too large for every client, so that user space answers.
+fn tail(octets: &[u8], header: TailHeader) -> layout::Tail {
+    let mut value = layout::Tail {
+        header,
+        bytes: [0; layout::TAIL_LEN],
+    };
+    match value.bytes.get_mut(..octets.len()) {
+        Some(place) => {
+            place.copy_from_slice(octets);
+            value.header.len = octets.len() as u16;
+            value.header.sum = checksum::sum(octets);
         }
-        value.bytes[..self.bytes.len()].copy_from_slice(&self.bytes);
-        value.header = TailHeader {
-            authority_len: self.authority_len as u16,
-            len: self.bytes.len() as u16,
-            authority_count: self.authority_count,
-            additional_count: self.additional_count,
-            authority_sum: checksum::sum(&self.bytes[..self.authority_len]),
-            sum: checksum::sum(&self.bytes),
-            reserved: 0,
+        None => {
+            value.header.len = TailHeader::TOO_LARGE;
+            value.header.authority_len = TailHeader::TOO_LARGE;
+        }
+    }
+    value
+}
+
+/// The SOA record of denials.
+struct DenialRecord {
+    bytes: Vec<u8>,
+    /// Where its compression pointers lie.
+    pointers: Vec<usize>,
+}
+
+impl DenialRecord {
+    fn new(zone: &Zone, name_len: usize, serial: u32) -> Self {
+        let names = Compressor {
+            zone: &zone.name,
+            name_len,
         };
-        value
+        let soa = &zone.soa;
+        let mut data = Vec::new();
+        let in_data = [&soa.mname, &soa.rname].map(|name| names.put(&mut data, name));
+        for number in [serial, soa.refresh, soa.retry, soa.expire, soa.minimum] {
+            put_u32(&mut data, number);
+        }
+        let mut bytes = Vec::new();
+        let owner = names.put(&mut bytes, &zone.name);
+        put_record_head(&mut bytes, Rtype::SOA, soa.ttl.min(soa.minimum), data.len());
+        let data_start = bytes.len();
+        bytes.extend(data);
+        let in_data = in_data.into_iter().flatten().map(|at| data_start + at);
+        Self {
+            bytes,
+            pointers: owner.into_iter().chain(in_data).collect(),
+        }
+    }
+}
+
+/// A zone's denial as a map value: the SOA, to whose compression pointers the length of the
+/// question's name is to be added.
+#[must_use]
+pub fn denial(id: ZoneId, zone: &Zone, serial: u32) -> layout::Tail {
+    // As in the answer to a question for the zone's name; its length is taken off again.
+    let mut record = DenialRecord::new(zone, zone.name.len(), serial);
+    let mut header = TailHeader {
+        authority_len: TailHeader::TOO_LARGE,
+        authority_count: 1,
+        flags: AUTHORITATIVE.to_be(),
+        zone: id.0,
+        ..TailHeader::EMPTY
+    };
+    for (place, at) in header.pointers.iter_mut().zip(&record.pointers) {
+        *place = *at as u16;
+        let pointer = u16::from_be_bytes([record.bytes[*at], record.bytes[at + 1]]);
+        let moved = pointer.wrapping_sub(zone.name.len() as u16);
+        record.bytes[*at..at + 2].copy_from_slice(&moved.to_be_bytes());
+        // What one more octet adds to the sum of native words.
+        let octet = [[0, 1], [1, 0]][at % 2];
+        header.sum_per_octet += u16::from_ne_bytes(octet);
+    }
+    tail(&record.bytes, header)
+}
+
+/// All that follows the question in the reply to one name and type that never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticReply {
+    /// Flags with QR, without RD.
+    pub flags: u16,
+    /// Records in the answer, authority and additional sections, without OPT.
+    pub counts: [u16; 3],
+    /// The records.
+    pub octets: Vec<u8>,
+}
+
+impl StaticReply {
+    /// The reply as a map value.
+    #[must_use]
+    pub fn encode(&self, zone: ZoneId) -> layout::Tail {
+        let [answer_count, authority_count, additional_count] = self.counts;
+        tail(
+            &self.octets,
+            TailHeader {
+                authority_len: TailHeader::TOO_LARGE,
+                answer_count,
+                authority_count,
+                additional_count,
+                flags: self.flags.to_be(),
+                zone: zone.0,
+                ..TailHeader::EMPTY
+            },
+        )
+    }
+
+    /// Whether it fits a map value.
+    #[must_use]
+    pub const fn is_small(&self) -> bool {
+        self.octets.len() <= layout::TAIL_LEN
     }
 }
 
@@ -378,8 +472,9 @@ struct Compressor<'a> {
 }
 
 impl Compressor<'_> {
-    /// Labels up to the longest suffix shared with the zone, then a pointer to it.
-    fn put(&self, out: &mut Vec<u8>, name: &Name) {
+    /// Labels up to the longest suffix shared with the zone, then a pointer to it. Returns where
+    /// in `out` the pointer lies, if there is one.
+    fn put(&self, out: &mut Vec<u8>, name: &Name) -> Option<usize> {
         let zone_start = usize::from(QUESTION) + self.name_len - self.zone.len();
         // Suffixes of the zone and where they lie in the message; the root is not worth a pointer.
         let mut suffix_start = zone_start;
@@ -396,12 +491,13 @@ impl Compressor<'_> {
         for rest in name.iter_suffixes() {
             if let Some((_, start)) = suffixes.iter().find(|(suffix, _)| *suffix == rest) {
                 put_u16(out, POINTER | *start as u16);
-                return;
+                return Some(out.len() - 2);
             }
             let label = rest.first();
             out.push(label.len() as u8);
             out.extend_from_slice(label.as_slice());
         }
+        None
     }
 }
 

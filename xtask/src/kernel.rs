@@ -22,6 +22,8 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const STATUS: &str = "packet tests ended with status ";
 /// Replies that the flip test asks for: emulation is slow.
 const FLIP_REPLIES: &str = "20000";
+/// Queries that the differential test asks.
+const DIFFERENTIAL_QUERIES: &str = "5000";
 /// Memory of the machine, in MiB.
 const MEMORY: &str = "3072";
 
@@ -125,7 +127,8 @@ fn initramfs(directory: &Path, tests: &Path) -> Result<PathBuf> {
         format!(
             "#!/bin/busybox sh\n\
              for fs in proc:proc sysfs:sys devtmpfs:dev; do /bin/busybox mount -t ${{fs%:*}} none /${{fs#*:}}; done\n\
-             export {PRIVILEGED}=1 FAILOVER_FLIP_REPLIES={FLIP_REPLIES}\n\
+             export {PRIVILEGED}=1 FAILOVER_FLIP_REPLIES={FLIP_REPLIES} \
+             FAILOVER_DIFFERENTIAL_QUERIES={DIFFERENTIAL_QUERIES}\n\
              /bin/busybox uname -sr\n\
              /bin/tests --test-threads 2 2>&1\n\
              echo \"{STATUS}$?\"\n\

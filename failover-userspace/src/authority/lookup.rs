@@ -86,6 +86,16 @@ impl Zones {
         }
     }
 
+    /// All zones with their ids.
+    pub(super) fn all(&self) -> impl Iterator<Item = (ZoneId, &Zone)> {
+        (0..).map(ZoneId).zip(&self.zones)
+    }
+
+    /// Names of services and all names between them and their zones.
+    pub(super) fn overlaid(&self) -> impl Iterator<Item = &Bytes> {
+        self.services.keys().chain(&self.between)
+    }
+
     /// The zone that answers for a lower-cased name: the closest, but for DS, which belongs
     /// to the parent's side of a cut (RFC 4035 section 3.1.4.1).
     pub(super) fn zone(&self, name: &[u8], qtype: Rtype) -> Option<&Zone> {
@@ -160,6 +170,6 @@ impl Zones {
 }
 
 /// The name of the wildcard below an existing name (RFC 4592 section 3.3.1).
-fn wildcard(encloser: &[u8]) -> Vec<u8> {
+pub(super) fn wildcard(encloser: &[u8]) -> Vec<u8> {
     [b"\x01*", encloser].concat()
 }

@@ -10,6 +10,8 @@
 //!
 //! Pure: no sockets, no clock, no state. [`crate::listen`] is the shell around it.
 
+mod cookies;
+mod directory;
 mod lookup;
 mod query;
 mod reply;
@@ -18,6 +20,7 @@ mod snapshot;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +29,10 @@ use domain::base::iana::Rtype;
 
 use crate::model::{Model, Zone};
 use crate::wire::{AddressAnswer, AuthorityTail};
+use cookies::Cookies;
+pub use directory::{Below, Directory, Entry, More, Otherwise};
 use lookup::Zones;
-use query::{Query, Soundness};
+use query::{Cookie, Query, Soundness};
 use reply::{Full, OptSettings, Rcode, Reply, Section, Set};
 use resolve::{End, Outcome, Resolver, set};
 pub use snapshot::Snapshot;
@@ -98,6 +103,7 @@ impl Authority {
             opt: OptSettings {
                 udp_size: model.settings.edns_udp_size,
                 nsid: model.settings.nsid.clone().map(String::into_bytes),
+                cookies: model.settings.cookies.map(Cookies::new),
             },
         }
     }
@@ -117,13 +123,14 @@ impl Authority {
     ) -> Option<Vec<u8>> {
         let query = Query::parse(query)?;
         let mut reply = Reply::new(&query, &self.opt, origin);
-        let rcode = match refusal(&query) {
+        let rcode = match refusal(&query, self.opt.cookies.as_ref(), origin) {
             Some(rcode) => rcode,
             None => {
                 let resolver = Resolver {
                     zones: &self.zones,
                     snapshot,
                     turn,
+                    changing: &Cell::new(false),
                 };
                 respond(resolver, &query, &mut reply)
             }
@@ -133,7 +140,7 @@ impl Authority {
 }
 
 /// Why a query is answered without a look into the zones.
-fn refusal(query: &Query<'_>) -> Option<Rcode> {
+fn refusal(query: &Query<'_>, cookies: Option<&Cookies>, origin: &Origin) -> Option<Rcode> {
     // An opcode we do not know may have any format (RFC 8906 section 3.1.4).
     if query.opcode != 0 {
         return Some(Rcode::NotImp);
@@ -143,6 +150,20 @@ fn refusal(query: &Query<'_>) -> Option<Rcode> {
     }
     if query.edns.is_some_and(|edns| edns.version != 0) {
         return Some(Rcode::BadVers);
+    }
+    // Without cookies the option is unknown, and so ignored.
+    let cookie = query.edns.and_then(|edns| edns.cookie);
+    let cookie = cookie.zip(cookies);
+    if let Some((Cookie::Malformed, _)) = cookie {
+        return Some(Rcode::FormErr);
+    }
+    if query.soundness == Soundness::NoQuestion {
+        // Only a cookie may be asked for so (RFC 7873 section 5.4).
+        return Some(match cookie {
+            None => Rcode::FormErr,
+            Some((cookie, cookies)) if cookies.accept(cookie, origin) => Rcode::NoError,
+            Some(_) => Rcode::BadCookie,
+        });
     }
     let question = query.question.as_ref()?;
     match question.qtype {

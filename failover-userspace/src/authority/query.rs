@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use domain::base::iana::Rtype;
+use failover_common::cookie::{self, CLIENT_LEN, SERVER_LEN, SERVER_LENS};
 
 use crate::model::Name;
 
@@ -36,6 +37,8 @@ pub(super) struct Query<'a> {
 pub(super) enum Soundness {
     /// One question, no records but additional ones, at most one OPT, nothing behind.
     Sound,
+    /// The same without a question.
+    NoQuestion,
     /// Anything else.
     Malformed,
 }
@@ -68,6 +71,31 @@ pub(super) struct Edns {
     pub(super) nsid: bool,
     /// Asks for the idle timeout.
     pub(super) keepalive: bool,
+    /// Its first COOKIE option; the others count for nothing (RFC 7873 section 5.2).
+    pub(super) cookie: Option<Cookie>,
+}
+
+/// A COOKIE option (RFC 7873 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cookie {
+    /// Of a length that none can have.
+    Malformed,
+    /// With a client cookie alone.
+    Client([u8; CLIENT_LEN]),
+    /// With a server cookie; `None`: not of the length of ours.
+    Both([u8; CLIENT_LEN], Option<[u8; SERVER_LEN]>),
+}
+
+impl Cookie {
+    fn new(option: &[u8]) -> Self {
+        match option.split_first_chunk() {
+            Some((client, [])) => Self::Client(*client),
+            Some((client, server)) if SERVER_LENS.contains(&server.len()) => {
+                Self::Both(*client, server.try_into().ok())
+            }
+            _ => Self::Malformed,
+        }
+    }
 }
 
 impl<'a> Query<'a> {
@@ -104,8 +132,7 @@ impl<'a> Query<'a> {
             .as_ref()
             .is_some_and(|question| question.qtype == Rtype::IXFR);
         let records = usize::from(answers) + usize::from(authorities);
-        let is_plain =
-            query.question.is_some() && answers == 0 && (authorities == 0 || is_transfer);
+        let is_plain = answers == 0 && (authorities == 0 || is_transfer);
         if (query.question.is_some() || questions == 0)
             && reader.skip_records(records).is_some()
             && reader
@@ -114,7 +141,10 @@ impl<'a> Query<'a> {
             && reader.at == message.len()
             && is_plain
         {
-            query.soundness = Soundness::Sound;
+            query.soundness = match questions {
+                0 => Soundness::NoQuestion,
+                _ => Soundness::Sound,
+            };
         }
         Some(query)
     }
@@ -220,6 +250,7 @@ impl<'a> Reader<'a> {
                 dnssec_ok: ttl[2] & 0x80 != 0,
                 nsid: false,
                 keepalive: false,
+                cookie: None,
             });
             if !owned_by_root {
                 return None;
@@ -231,8 +262,11 @@ impl<'a> Reader<'a> {
             while options.at < data.len() {
                 let code = options.u16()?;
                 let len = options.u16()?;
-                options.take(usize::from(len))?;
+                let content = options.take(usize::from(len))?;
                 match code {
+                    cookie::OPTION => {
+                        edns.cookie.get_or_insert(Cookie::new(content));
+                    }
                     OPTION_NSID => edns.nsid = true,
                     OPTION_KEEPALIVE => edns.keepalive = true,
                     _ => {}

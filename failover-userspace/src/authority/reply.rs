@@ -4,7 +4,9 @@ use domain::base::message_builder::HashCompressor;
 use domain::base::rdata::ComposeRecordData;
 use domain::base::wire::Composer;
 use domain::dep::octseq::{OctetsBuilder, Truncate};
+use failover_common::cookie;
 
+use super::cookies::Cookies;
 use super::query::{HEADER_LEN, Query};
 use super::{Origin, Transport};
 use crate::model::{Name, RecordData};
@@ -28,6 +30,8 @@ pub(super) struct OptSettings {
     pub(super) udp_size: u16,
     /// The content of NSID.
     pub(super) nsid: Option<Vec<u8>>,
+    /// Makes server cookies.
+    pub(super) cookies: Option<Cookies>,
 }
 
 /// The sections that records are put into.
@@ -61,6 +65,7 @@ pub(super) enum Rcode {
     Refused = 5,
     YxDomain = 6,
     BadVers = 16,
+    BadCookie = 23,
 }
 
 /// A reply in the making: header and question, then records section by section.
@@ -77,7 +82,7 @@ pub(super) struct Reply {
 impl Reply {
     pub(super) fn new(query: &Query<'_>, settings: &OptSettings, origin: &Origin) -> Self {
         let transport = origin.transport;
-        let opt = opt_record(query, settings, transport);
+        let opt = opt_record(query, settings, origin);
         let room = match (transport, &query.edns) {
             (Transport::Tcp { .. }, _) => u16::MAX,
             (Transport::Udp, None) => CLASSIC_SIZE,
@@ -173,7 +178,7 @@ impl Reply {
 }
 
 /// Our OPT record, if the query has one: our size, version 0, DO as it came.
-fn opt_record(query: &Query<'_>, settings: &OptSettings, transport: Transport) -> Vec<u8> {
+fn opt_record(query: &Query<'_>, settings: &OptSettings, origin: &Origin) -> Vec<u8> {
     let Some(edns) = query.edns else {
         return Vec::new();
     };
@@ -189,11 +194,16 @@ fn opt_record(query: &Query<'_>, settings: &OptSettings, transport: Transport) -
         option(OPTION_NSID, nsid);
     }
     if edns.keepalive
-        && let Transport::Tcp { idle } = transport
+        && let Transport::Tcp { idle } = origin.transport
     {
         // In units of 100 ms (RFC 7828 section 3.1).
         let units = u16::try_from(idle.as_millis() / 100).unwrap_or(u16::MAX);
         option(OPTION_KEEPALIVE, &units.to_be_bytes());
+    }
+    if let Some(cookies) = &settings.cookies
+        && let Some(content) = edns.cookie.and_then(|cookie| cookies.reply(cookie, origin))
+    {
+        option(cookie::OPTION, &content);
     }
     let [size_high, size_low] = settings.udp_size.to_be_bytes();
     let dnssec_ok = u8::from(edns.dnssec_ok) << 7;

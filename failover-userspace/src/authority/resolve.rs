@@ -2,6 +2,7 @@
 //! CNAME and DNAME followed as long as they stay in our zones.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::IpAddr;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::lookup::{Node, Place, Zones};
 use super::query::Question;
 use super::reply::{Rcode, Set};
 use super::snapshot::Snapshot;
-use crate::model::{Name, RecordData, Rrset, ServiceId, Zone};
+use crate::model::{Name, RecordData, Rrset, SerialPolicy, ServiceId, Zone};
 use crate::wire::{AddressAnswer, Family};
 
 /// How many aliases are followed.
@@ -59,6 +60,8 @@ pub(super) struct Resolver<'a> {
     pub(super) zones: &'a Zones,
     pub(super) snapshot: &'a Snapshot,
     pub(super) turn: u64,
+    /// Set when something was used that another snapshot may have otherwise.
+    pub(super) changing: &'a Cell<bool>,
 }
 
 /// What a node answers.
@@ -229,12 +232,16 @@ impl<'a> Resolver<'a> {
 
     /// A zone's serial number.
     pub(super) fn serial(self, zone: &Zone) -> u32 {
+        if zone.serial == SerialPolicy::Auto {
+            self.changing.set(true);
+        }
         zone.serial_after(self.snapshot.changed(self.zones.id(zone)))
     }
 
     /// What a service answers; SERVFAIL while the snapshot has nothing, which would be a
     /// mistake of ours.
     fn service(self, service: ServiceId, family: Family) -> &'a AddressAnswer {
+        self.changing.set(true);
         self.snapshot
             .answer(service, family)
             .unwrap_or(&AddressAnswer::Servfail)

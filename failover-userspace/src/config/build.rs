@@ -19,8 +19,8 @@ use super::spec::{ServerSpec, Spec, WanSpec, ZoneSpec};
 use super::value::is_interface_name;
 use super::zonefile::{self, ZoneFile};
 use crate::model::{
-    Egress, Model, Name, Probe, ProbeId, ProbeTarget, SerialPolicy, Settings, Wan, WanId,
-    WanTarget, XdpMode, Zone, ZoneId,
+    CookieSecret, Egress, Model, Name, Probe, ProbeId, ProbeTarget, SerialPolicy, Settings, Wan,
+    WanId, WanTarget, XdpMode, Zone, ZoneId,
 };
 
 /// Listen addresses of one family.
@@ -115,6 +115,7 @@ fn settings(
         report.error(written.span, message);
     }
 
+    let cookies = cookies(spec, report);
     Some(Settings {
         interfaces: if overrides.interfaces.is_empty() {
             interfaces
@@ -129,11 +130,34 @@ fn settings(
         xdp: overrides.xdp.unwrap_or(spec.xdp.value_or(XdpMode::Auto)),
         edns_udp_size: spec.edns_udp_size.value_or(1232),
         nsid: spec.nsid.value().cloned(),
+        cookies,
         control_socket,
         state_dir: path(spec.state_dir.value(), "/var/lib/failover"),
         bpf_dir: path(spec.bpf_dir.value(), "/sys/fs/bpf/failover"),
         max_stale: spec.max_stale.value_or(Some(Duration::from_secs(30))),
     })
+}
+
+/// The key of server cookies; by default one that is made up for each run.
+fn cookies(spec: &ServerSpec, report: &mut Report<'_>) -> Option<CookieSecret> {
+    if !spec.cookies.value_or(true) {
+        if let Some(secret) = spec.cookie_secret.given() {
+            let message = "cookie_secret: cookies are off, so expected none";
+            report.error(secret.span, message);
+        }
+        return None;
+    }
+    match spec.cookie_secret.value() {
+        Some(secret) => Some(*secret),
+        None => CookieSecret::random()
+            .map_err(|error| {
+                report.error(
+                    Span::default(),
+                    format!("cookies: no random numbers: {error}"),
+                )
+            })
+            .ok(),
+    }
 }
 
 fn distinct(names: &[String]) -> Vec<String> {

@@ -13,7 +13,9 @@ use super::check::CheckSpec;
 use super::reader::{Field, List, Node, Table, Tables};
 use super::report::{Report, Span};
 use super::value;
-use crate::model::{Name, OnAllDown, Priority, ProbeTarget, SerialPolicy, Tier, XdpMode};
+use crate::model::{
+    CookieSecret, Name, OnAllDown, Priority, ProbeTarget, SerialPolicy, Tier, XdpMode,
+};
 
 /// The whole file.
 pub(super) struct Spec {
@@ -33,6 +35,8 @@ pub(super) struct ServerSpec {
     pub(super) xdp: Field<XdpMode>,
     pub(super) edns_udp_size: Field<u16>,
     pub(super) nsid: Field<String>,
+    pub(super) cookies: Field<bool>,
+    pub(super) cookie_secret: Field<CookieSecret>,
     pub(super) control_socket: Field<PathBuf>,
     pub(super) state_dir: Field<PathBuf>,
     pub(super) bpf_dir: Field<PathBuf>,
@@ -146,6 +150,8 @@ impl ServerSpec {
             xdp: table.optional("xdp", report, value::word(&XDP_MODES)),
             edns_udp_size: table.optional("edns_udp_size", report, value::integer(512..=1232)),
             nsid: table.optional("nsid", report, value::nsid),
+            cookies: table.optional("cookies", report, value::boolean),
+            cookie_secret: table.optional("cookie_secret", report, value::cookie_secret),
             control_socket: table.optional("control_socket", report, value::path),
             state_dir: table.optional("state_dir", report, value::path),
             bpf_dir: table.optional("bpf_dir", report, value::path),

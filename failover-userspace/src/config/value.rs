@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use super::name;
 use super::reader::{List, Node, closest};
 use super::report::{At, Report};
-use crate::model::{Name, ProbeTarget};
+use crate::model::{CookieSecret, Name, ProbeTarget};
 
 /// The longest name of a service, server or link, in octets.
 const NAME_LIMIT: usize = 128;
@@ -297,6 +297,21 @@ pub(super) fn nsid(node: Node<'_>, report: &mut Report<'_>) -> Option<String> {
         return None;
     }
     Some(text.to_owned())
+}
+
+/// 32 hexadecimal digits; they are never shown.
+pub(super) fn cookie_secret(node: Node<'_>, report: &mut Report<'_>) -> Option<CookieSecret> {
+    let text = string(node, report)?;
+    let is_hex = text.len() == 32 && text.bytes().all(|octet| octet.is_ascii_hexdigit());
+    match u128::from_str_radix(text, 16) {
+        Ok(secret) if is_hex => Some(CookieSecret(secret.to_be_bytes())),
+        _ => {
+            let key = node.key;
+            let message = format!("{key}: expected 32 hexadecimal digits, found something else");
+            report.error(node.span, message);
+            None
+        }
+    }
 }
 
 /// An array, each element read by `read`; the bad ones are reported and left out.

@@ -12,17 +12,19 @@ mod pool;
 mod tables;
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Map, MapError, PerCpuArray};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use failover_common::counters::{Counter, Counters, ServiceHits};
 use failover_common::layout::Cell;
+use failover_common::question::MAX_NAME_LEN;
 use failover_common::settings::{MAX_LISTEN, Settings as ProgramSettings};
 
+use crate::authority::{Authority, Directory, Entry, Otherwise};
 pub use crate::model::Generation;
-use crate::model::{Model, ServiceId, Settings};
+use crate::model::{Model, ServiceId};
 use crate::policy::Answer;
 pub use crate::wire::Change;
 use crate::wire::{AddressAnswer, Family};
@@ -31,7 +33,7 @@ use grace::Grace;
 use mapped::Mapped;
 use names::{Names, Shape};
 use pool::Pool;
-use tables::Tables;
+use tables::{Published, Tables};
 
 /// The compiled program.
 static PROGRAM: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/failover-xdp"));
@@ -112,6 +114,8 @@ pub enum Error {
 pub struct DataPlane {
     ebpf: Ebpf,
     tables: Tables,
+    /// Until the first publication.
+    directory: Option<Directory>,
     counters: PerCpuArray<aya::maps::MapData, PodCounters>,
     hits: PerCpuArray<aya::maps::MapData, PodHits>,
     attached: Vec<Attached>,
@@ -134,14 +138,10 @@ unsafe impl aya::Pod for PodHits {}
 impl DataPlane {
     /// Loads the program with maps for `model`. Generations continue after `last`.
     pub fn load(model: &Model, last: Generation) -> Result<Self, Error> {
-        let shape = Shape::find(
-            model
-                .services
-                .iter()
-                .flat_map(|s| s.fqdn.iter().map(|f| &f.name)),
-        );
-        let sizes = Sizes::new(model);
-        let settings = program_settings(&model.settings, shape);
+        let directory = Authority::new(model).directory();
+        let shape = Shape::find(directory.entries.iter().map(|entry| &entry.name));
+        let sizes = Sizes::new(model, &directory);
+        let settings = program_settings(model, &directory, shape);
         let log_level = log_level();
         let mut loader = EbpfLoader::new();
         loader
@@ -150,7 +150,9 @@ impl DataPlane {
             .map_max_entries("NAMES", shape.slots)
             .map_max_entries("LONG_NAMES", shape.long_names)
             .map_max_entries("SERVICES", sizes.services)
-            .map_max_entries("SERVICE_HITS", sizes.services)
+            .map_max_entries("NODES", sizes.nodes)
+            .map_max_entries("ZONES", sizes.zones)
+            .map_max_entries("SERVICE_HITS", sizes.services + 1)
             .map_max_entries("ANSWERS", sizes.small)
             .map_max_entries("LARGE_ANSWERS", sizes.large)
             .map_max_entries("TAILS", sizes.tails);
@@ -167,6 +169,8 @@ impl DataPlane {
                     Mapped::new("LONG_NAMES", take(&mut ebpf, "LONG_NAMES")?)?,
                 ),
             ),
+            nodes: Pool::new("NODES", Mapped::new("NODES", take(&mut ebpf, "NODES")?)?),
+            zones: Mapped::new("ZONES", take(&mut ebpf, "ZONES")?)?,
             services: Mapped::new("SERVICES", take(&mut ebpf, "SERVICES")?)?,
             small: Pool::new(
                 "ANSWERS",
@@ -179,6 +183,7 @@ impl DataPlane {
             tails: Pool::new("TAILS", Mapped::new("TAILS", take(&mut ebpf, "TAILS")?)?),
             grace: Grace::new()?,
             shared: None,
+            published: Published::default(),
             generation: last,
         };
         let counters = take(&mut ebpf, "COUNTERS")?;
@@ -194,13 +199,18 @@ impl DataPlane {
             })?,
             ebpf,
             tables,
+            directory: Some(directory),
             attached: Vec::new(),
         })
     }
 
     /// The first publication: all names and the answers of all services, in one step.
     pub fn publish_all(&mut self, model: &Model, changes: &[Change]) -> Result<Generation, Error> {
-        self.tables.publish_all(model, changes)
+        let directory = match self.directory.take() {
+            Some(directory) => directory,
+            None => Authority::new(model).directory(),
+        };
+        self.tables.publish_all(model, &directory, changes)
     }
 
     /// Publishes changed answers in one step.
@@ -224,7 +234,15 @@ impl DataPlane {
             let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
             (now + max_stale).as_nanos() as u64
         });
-        self.tables.beat(valid_until);
+        let time = SystemTime::now().duration_since(UNIX_EPOCH);
+        let time = time.map_or(0, |since| since.as_secs() as u32);
+        self.tables.beat(valid_until, time);
+    }
+
+    /// The time of the last heartbeat, in seconds since 1970: that of server cookies.
+    #[must_use]
+    pub fn time(&self) -> u32 {
+        self.tables.time()
     }
 
     /// The program's counters, added up over all CPUs.
@@ -302,13 +320,22 @@ fn log_level() -> u8 {
     }
 }
 
-fn program_settings(settings: &Settings, shape: Shape) -> ProgramSettings {
+fn program_settings(model: &Model, directory: &Directory, shape: Shape) -> ProgramSettings {
+    let settings = &model.settings;
+    let labels = |entry: &Entry| entry.name.iter().count() - 1;
+    let max_labels = directory.entries.iter().map(labels).max();
     let mut program = ProgramSettings {
         seed: shape.seed,
         name_mask: shape.mask,
         port: settings.port.get().to_be(),
         edns_udp_size: settings.edns_udp_size,
         passed_options: u32::from(settings.nsid.is_some()) << NSID,
+        max_labels: max_labels.unwrap_or(0) as u32,
+        services: model.services.len() as u32,
+        cookies: u32::from(settings.cookies.is_some()),
+        cookie_secret: settings
+            .cookies
+            .map_or([0; 2], |secret| bytemuck::cast(secret.0)),
         ..ProgramSettings::NONE
     };
     for address in &settings.listen {
@@ -332,6 +359,8 @@ fn program_settings(settings: &Settings, shape: Shape) -> ProgramSettings {
 
 /// Sizes of the maps for a model.
 struct Sizes {
+    nodes: u32,
+    zones: u32,
     services: u32,
     small: u32,
     large: u32,
@@ -340,7 +369,7 @@ struct Sizes {
 
 impl Sizes {
     /// Room for two of every answer, so that all of them can be replaced in one publication.
-    fn new(model: &Model) -> Self {
+    fn new(model: &Model, directory: &Directory) -> Self {
         let mut small = 0;
         let mut large = 0;
         for service in &model.services {
@@ -360,21 +389,46 @@ impl Sizes {
                 }
             }
         }
-        // A tail for each length of names in each zone, positive and negative.
-        let mut lengths = std::collections::HashSet::new();
-        for fqdn in model.services.iter().flat_map(|service| &service.fqdn) {
-            lengths.insert((fqdn.zone, fqdn.name.len()));
-        }
         /// More than the usual number of publications during one grace period.
         const SPARE: u32 = 1024;
         let large = if large == 0 { 1 } else { 2 * large + SPARE };
+        let nodes = directory
+            .entries
+            .iter()
+            .filter(|e| e.more.is_some())
+            .count();
+        let zones = model.zones.len() as u32;
         Self {
+            nodes: nodes.max(1) as u32,
+            zones: zones.max(1),
             services: model.services.len().max(1) as u32,
             small: (2 * small + SPARE).min(Cell::LARGE - 1),
             large: large.min(Cell::LARGE - 1),
-            tails: (2 * lengths.len()).max(2) as u32,
+            tails: tails(directory) + 2 * zones + SPARE,
         }
     }
+}
+
+/// Tails that stay: that without records, one for each length of names of services in each
+/// zone, those for wildcards, and the static replies.
+fn tails(directory: &Directory) -> u32 {
+    let mut lengths = std::collections::HashSet::new();
+    let mut replies = 0;
+    for entry in &directory.entries {
+        if entry.service.is_some() {
+            lengths.insert((entry.zone, entry.name.len()));
+        }
+        if let Some(more) = &entry.more {
+            replies += more
+                .replies
+                .iter()
+                .filter(|(_, reply)| reply.is_some())
+                .count();
+            replies += usize::from(matches!(more.otherwise, Otherwise::Reply(_)));
+        }
+    }
+    let of_wildcards = directory.wildcard_zones.len() * (MAX_NAME_LEN + 1);
+    (1 + lengths.len() + of_wildcards + replies) as u32
 }
 
 /// An answer with as many addresses of a family as a service could ever give.

@@ -90,9 +90,9 @@ pub(super) struct Names {
 /// What a name leads to.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Target {
-    /// Index of its service.
-    pub service: u32,
-    /// Index of its tails, see [`NameSlot::tail`].
+    /// See [`NameSlot::target`].
+    pub target: u32,
+    /// See [`NameSlot::tail`].
     pub tail: u32,
 }
 
@@ -127,7 +127,7 @@ impl Names {
             died: u64::MAX,
             tag: hash.tag(octets.len() as u8),
             next: 0,
-            service: target.service,
+            target: target.target,
             tail: target.tail,
             name: [0; NameSlot::INLINE],
         };

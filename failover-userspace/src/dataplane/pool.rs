@@ -81,20 +81,21 @@ impl<T: Pod> Pool<T> {
         Ok(index)
     }
 
-    /// Writes two values into adjacent slots that were never used.
-    pub(super) fn put_pair(&mut self, values: [&T; 2]) -> Result<u32, Error> {
-        let index = self.fresh;
-        if index + 2 > self.values.len() {
+    /// Writes values into adjacent slots that were never used. Returns the first.
+    pub(super) fn put_run(&mut self, values: &[T]) -> Result<u32, Error> {
+        let first = self.fresh;
+        if values.len() > (self.values.len() - first) as usize {
             return Err(Error::Full {
                 map: self.name,
-                needed: 2,
+                needed: values.len(),
                 available: self.available(),
             });
         }
-        self.fresh += 2;
-        self.values.write(index, values[0]);
-        self.values.write(index + 1, values[1]);
-        Ok(index)
+        for value in values {
+            self.values.write(self.fresh, value);
+            self.fresh += 1;
+        }
+        Ok(first)
     }
 
     /// Gives a slot back; it is used again when the ticket is over.

@@ -7,20 +7,27 @@ use std::collections::HashMap;
 use std::mem::offset_of;
 
 use failover_common::LAYOUT_VERSION;
-use failover_common::layout::{Cell, LargeAnswer, ServiceSlot, SmallAnswer, State, Tail};
+use failover_common::layout::{
+    Cell, LargeAnswer, NO_ADDRESSES, NO_TAIL, NameSlot, Node, ServiceSlot, SmallAnswer, State,
+    TAIL_LEN, Tail, TailHeader, ZoneSlot,
+};
+use failover_common::question::MAX_NAME_LEN;
 
 use super::Error;
 use super::grace::Grace;
 use super::mapped::Mapped;
 use super::names::{Names, Target};
 use super::pool::Pool;
-use crate::model::{Generation, Model, ZoneId};
-use crate::wire::{AddressAnswer, AuthorityTail, Change, Family};
+use crate::authority::{Below, Directory, Entry, More, Otherwise};
+use crate::model::{Generation, Model, SerialPolicy, ServiceZones, Zone, ZoneId};
+use crate::wire::{self, AddressAnswer, AuthorityTail, Change, Family, StaticReply};
 
 /// All maps of the program but the counters.
 pub(super) struct Tables {
     pub state: Mapped<State>,
     pub names: Names,
+    pub nodes: Pool<Node>,
+    pub zones: Mapped<ZoneSlot>,
     pub services: Mapped<ServiceSlot>,
     pub small: Pool<SmallAnswer>,
     pub large: Pool<LargeAnswer>,
@@ -28,7 +35,16 @@ pub(super) struct Tables {
     pub grace: Grace,
     /// Answers that every service shares and that are never given back.
     pub shared: Option<SharedAnswers>,
+    /// What was published last of the model: zones, and which services lie in which.
+    pub published: Published,
     pub generation: Generation,
+}
+
+/// What denials are made of.
+#[derive(Default)]
+pub(super) struct Published {
+    zones: Vec<Zone>,
+    service_zones: ServiceZones,
 }
 
 /// Answers without addresses.
@@ -50,40 +66,84 @@ impl Tables {
     pub(super) fn publish_all(
         &mut self,
         model: &Model,
+        directory: &Directory,
         changes: &[Change],
     ) -> Result<Generation, Error> {
         let generation = self.generation.next();
         self.state
             .publish(0, offset_of!(State, layout), u64::from(LAYOUT_VERSION));
-        let mut tails: HashMap<(ZoneId, usize), u32> = HashMap::new();
-        for (service, fqdn) in model
-            .services
-            .iter()
-            .zip(0..)
-            .flat_map(|(s, i)| s.fqdn.iter().map(move |f| (i, f)))
-        {
-            let key = (fqdn.zone, fqdn.name.len());
-            let tail = match tails.get(&key) {
-                Some(tail) => *tail,
-                None => {
-                    let tail = self.put_tails(model, fqdn.zone, fqdn.name.len())?;
-                    tails.insert(key, tail);
-                    tail
-                }
+        let no_tail = Tail {
+            header: TailHeader::EMPTY,
+            bytes: [0; TAIL_LEN],
+        };
+        self.tails.put_run(&[no_tail])?;
+        self.put_zones(model, directory)?;
+        let mut tails = TailsByLength::default();
+        for entry in &directory.entries {
+            let tail = match entry.service {
+                Some(_) => tails.get(model, entry, &mut self.tails)?,
+                None => NO_TAIL,
+            };
+            let target = match (&entry.more, entry.service) {
+                (None, Some(service)) => service.0,
+                (more, _) => NameSlot::NODE | self.put_node(entry, more.as_deref())?,
             };
             self.names
-                .insert(&fqdn.name, Target { service, tail }, generation.0)?;
+                .insert(&entry.name, Target { target, tail }, generation.0)?;
         }
-        self.publish(changes)
+        self.published = Published {
+            zones: model.zones.clone(),
+            service_zones: ServiceZones::new(model),
+        };
+        let zones: Vec<ZoneId> = (0..).map(ZoneId).take(model.zones.len()).collect();
+        self.publish_with(changes, &zones)
     }
 
-    fn put_tails(&mut self, model: &Model, zone: ZoneId, name_len: usize) -> Result<u32, Error> {
-        let zone = model.zone(zone);
-        let positive = AuthorityTail::positive(zone, name_len);
-        let serial = zone.serial_after(self.generation.next());
-        let negative = AuthorityTail::negative(zone, name_len, serial);
-        self.tails
-            .put_pair([&positive.encode(), &negative.encode()])
+    /// Zones without denials, and tails for the names that are made from wildcards.
+    fn put_zones(&mut self, model: &Model, directory: &Directory) -> Result<(), Error> {
+        for (zone, id) in model.zones.iter().zip((0..).map(ZoneId)) {
+            let mut slot = ZoneSlot::default();
+            if directory.wildcard_zones.contains(&id) {
+                let tails: Vec<Tail> = (0..=MAX_NAME_LEN)
+                    .map(|len| len.max(zone.name.len()))
+                    .map(|len| AuthorityTail::positive(zone, len).encode(id))
+                    .collect();
+                slot.tails = self.tails.put_run(&tails)?;
+            }
+            self.zones.write(id.0, &slot);
+        }
+        Ok(())
+    }
+
+    fn put_node(&mut self, entry: &Entry, more: Option<&More>) -> Result<u32, Error> {
+        let mut node = Node {
+            service: entry.service.map_or(Node::NONE, |service| service.0),
+            zone: entry.zone.0,
+            otherwise: Node::DENY,
+            below: Node::DENY,
+            types: [0; Node::TYPES],
+            replies: [Node::PASS; Node::TYPES],
+        };
+        if let Some(more) = more {
+            let mut put = |reply: &StaticReply| self.tails.put(&reply.encode(entry.zone));
+            for (place, (rtype, reply)) in more.replies.iter().enumerate() {
+                node.types[place] = rtype.to_int();
+                if let Some(reply) = reply {
+                    node.replies[place] = put(reply)?;
+                }
+            }
+            node.otherwise = match &more.otherwise {
+                Otherwise::NoData => Node::DENY,
+                Otherwise::Pass => Node::PASS,
+                Otherwise::Reply(reply) => put(reply)?,
+            };
+            node.below = match more.below {
+                Below::Nothing => Node::DENY,
+                Below::Pass => Node::PASS,
+                Below::Service(service) => service.0,
+            };
+        }
+        self.nodes.put(&node)
     }
 
     /// Publishes changed answers in one step; all others stay as they are. A service is
@@ -91,9 +151,18 @@ impl Tables {
     ///
     /// After an error nothing has changed for any reader.
     pub(super) fn publish(&mut self, changes: &[Change]) -> Result<Generation, Error> {
+        let services = changes.iter().map(|change| change.service);
+        let mut zones = self.published.service_zones.of(services);
+        zones.retain(|zone| self.published.zones[zone.index()].serial == SerialPolicy::Auto);
+        self.publish_with(changes, &zones)
+    }
+
+    /// Publishes changed answers and new denials of these zones.
+    fn publish_with(&mut self, changes: &[Change], zones: &[ZoneId]) -> Result<Generation, Error> {
         let generation = self.generation.next();
         let shared = self.shared_answers(generation)?;
         self.reserve(changes)?;
+        self.tails.reserve(zones.len(), &self.grace)?;
         debug_assert!(
             changes
                 .iter()
@@ -111,18 +180,27 @@ impl Tables {
                 (Family::V6, &change.aaaa, cells.aaaa),
             ] {
                 let index = self.put_answer(answer, shared, generation)?;
-                let [first, second] = cell.versions;
-                let older = usize::from(second < first);
-                let current = first.max(second);
+                let (place, current) = turn_over(cell);
                 self.services.publish(
                     change.service.0,
-                    cell_offset(family) + older * size_of::<u64>(),
+                    cell_offset(family) + place,
                     Cell::version(generation.0, index),
                 );
-                if current != 0 && !shared.contains(Cell::index(current)) {
-                    replaced.push(Cell::index(current));
-                }
+                replaced.extend(current.filter(|current| !shared.contains(*current)));
             }
+        }
+        let mut replaced_denials = Vec::new();
+        for id in zones {
+            let zone = &self.published.zones[id.index()];
+            let denial = wire::denial(*id, zone, zone.serial_after(generation));
+            let index = self.tails.put(&denial)?;
+            let (place, current) = turn_over(self.zones.read(id.0).denial);
+            self.zones.publish(
+                id.0,
+                offset_of!(ZoneSlot, denial) + place,
+                Cell::version(generation.0, index),
+            );
+            replaced_denials.extend(current);
         }
         self.state
             .publish(0, offset_of!(State, generation), generation.0);
@@ -134,6 +212,9 @@ impl Tables {
             } else {
                 self.large.retire(index & !Cell::LARGE, ticket);
             }
+        }
+        for index in replaced_denials {
+            self.tails.retire(index, ticket);
         }
         Ok(generation)
     }
@@ -175,6 +256,7 @@ impl Tables {
             return Ok(shared);
         }
         let shared = SharedAnswers {
+            // The first of all: [`NO_ADDRESSES`].
             no_data: self
                 .small
                 .put(&AddressAnswer::NoData.encode(generation.0))?,
@@ -182,14 +264,49 @@ impl Tables {
                 .small
                 .put(&AddressAnswer::Servfail.encode(generation.0))?,
         };
+        debug_assert_eq!(shared.no_data, NO_ADDRESSES);
         self.shared = Some(shared);
         Ok(shared)
     }
 
-    /// Vouches for the snapshot until `valid_until`, see [`State::valid_until`].
-    pub(super) fn beat(&mut self, valid_until: u64) {
+    /// See [`State::time`].
+    pub(super) fn time(&self) -> u32 {
+        self.state.read(0).time as u32
+    }
+
+    /// Vouches for the snapshot until `valid_until`, see [`State::valid_until`], at `time`, see
+    /// [`State::time`].
+    pub(super) fn beat(&mut self, valid_until: u64, time: u32) {
+        self.state
+            .publish(0, offset_of!(State, time), u64::from(time));
         self.state
             .publish(0, offset_of!(State, valid_until), valid_until);
+    }
+}
+
+/// Where in a cell the next version goes, in octets, and the index of the current one.
+fn turn_over(cell: Cell) -> (usize, Option<u32>) {
+    let [first, second] = cell.versions;
+    let older = usize::from(second < first);
+    let current = first.max(second);
+    let index = (current != 0).then(|| Cell::index(current));
+    (older * size_of::<u64>(), index)
+}
+
+/// Tails of names by their zone and length.
+#[derive(Default)]
+struct TailsByLength(HashMap<(ZoneId, usize), u32>);
+
+impl TailsByLength {
+    fn get(&mut self, model: &Model, entry: &Entry, pool: &mut Pool<Tail>) -> Result<u32, Error> {
+        let (zone, len) = (entry.zone, entry.name.len());
+        if let Some(tail) = self.0.get(&(zone, len)) {
+            return Ok(*tail);
+        }
+        let tail = AuthorityTail::positive(model.zone(zone), len).encode(zone);
+        let index = pool.put(&tail)?;
+        self.0.insert((zone, len), index);
+        Ok(index)
     }
 }
 

@@ -54,6 +54,11 @@ impl ZoneData {
         zone
     }
 
+    /// All names, empty non-terminals included, each lower-cased and in wire format.
+    pub fn names(&self) -> impl Iterator<Item = &Bytes> {
+        self.nodes.keys()
+    }
+
     /// The sets of a name, none for an empty non-terminal; `None`: the file has no such name.
     ///
     /// `name` is lower-cased and in wire format.

@@ -158,6 +158,7 @@ impl NameSet {
                 bpf_dir: "/nonexistent".into(),
                 max_stale: None,
                 nsid: None,
+                cookies: None,
             },
             zones: vec![zone()],
             wans: vec![],

@@ -56,6 +56,7 @@ pub(crate) fn model() -> Model {
             xdp: XdpMode::Auto,
             edns_udp_size: 1232,
             nsid: None,
+            cookies: None,
             control_socket: "/nonexistent/control.sock".into(),
             state_dir: "/nonexistent".into(),
             bpf_dir: "/nonexistent".into(),

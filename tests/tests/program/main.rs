@@ -1,6 +1,7 @@
 //! The XDP program under `BPF_PROG_TEST_RUN`: packets in, packets out.
 
 mod answers;
+mod differential;
 mod flip;
 mod lab;
 mod layout;

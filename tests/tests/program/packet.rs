@@ -6,6 +6,9 @@ use domain::base::{Message, MessageBuilder, Rtype};
 
 use crate::lab::{LISTEN_V4, LISTEN_V6};
 
+/// RCODE of a name that does not exist.
+pub(crate) const NXDOMAIN: u16 = 3;
+
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const SERVER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
@@ -302,8 +305,26 @@ fn l2_len(frame: &[u8]) -> usize {
     at + 2
 }
 
-/// Checks every header of a reply against the query that it answers.
+/// Where a frame comes from.
+pub(crate) fn source(frame: &[u8]) -> IpAddr {
+    let ip = &frame[l2_len(frame)..];
+    if ip[0] >> 4 == 4 {
+        let octets: [u8; 4] = ip[12..16].try_into().expect("an address");
+        IpAddr::from(octets)
+    } else {
+        let octets: [u8; 16] = ip[8..24].try_into().expect("an address");
+        IpAddr::from(octets)
+    }
+}
+
+/// Checks every header of a reply against the query that it answers, and the message.
 pub(crate) fn check_reply(query: &[u8], reply: &[u8]) -> Reply {
+    let (query, message) = check_frame(query, reply);
+    take_apart(query, message)
+}
+
+/// Checks every header of a reply against the query that it answers. Returns both messages.
+pub(crate) fn check_frame<'a>(query: &'a [u8], reply: &'a [u8]) -> (&'a [u8], &'a [u8]) {
     let l2 = l2_len(query);
     assert_eq!(reply[0..6], query[6..12], "destination MAC");
     assert_eq!(reply[6..12], query[0..6], "source MAC");
@@ -333,7 +354,7 @@ pub(crate) fn check_reply(query: &[u8], reply: &[u8]) -> Reply {
     assert_ne!(udp[6..8], [0, 0], "UDP checksum present");
     let pseudo_header = [&pseudo_header[..], &[0, 17], &udp[4..6]].concat();
     assert_eq!(sum(&pseudo_header, udp), 0xffff, "UDP checksum");
-    take_apart(&sent[8..word(sent, 4)], &udp[8..])
+    (&sent[8..word(sent, 4)], &udp[8..])
 }
 
 /// The 16-bit number at `at`.
@@ -381,8 +402,11 @@ pub(crate) fn take_apart(query: &[u8], message: &[u8]) -> Reply {
     );
     let flags = u16::from_be_bytes([message[2], message[3]]);
     assert_eq!(flags & 0x0100, word(query, 2) as u16 & 0x0100, "RD");
-    // QR and AA, or QR and SERVFAIL.
-    assert!(matches!(flags & !0x0100, 0x8400 | 0x8002), "{flags:04x}");
+    // QR and AA, without or with NXDOMAIN, or QR and SERVFAIL.
+    assert!(
+        matches!(flags & !0x0100, 0x8400 | 0x8403 | 0x8002),
+        "{flags:04x}"
+    );
     assert_eq!(end_of_message(message), message.len(), "all is counted");
     let parsed = Message::from_octets(message.to_vec()).expect("a message");
     assert_eq!(parsed.header_counts().qdcount(), 1);

@@ -24,6 +24,7 @@ pub(super) fn lab() -> Lab {
         xdp: XdpMode::Off,
         edns_udp_size: 1232,
         nsid: None,
+        cookies: None,
         control_socket: "control.sock".into(),
         state_dir: "state".into(),
         bpf_dir: "bpf".into(),
