@@ -1,4 +1,5 @@
-//! Both paths as one: what is published goes to the XDP program and to the slow path.
+//! Both paths as one: what is published goes to the XDP program and to the slow path, which
+//! tells secondaries of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use crate::controller::Publish;
 use crate::dataplane::{AttachedMode, Change, DataPlane, Error, Generation};
 use crate::listen::{Counters as Replies, Listener};
 use crate::model::{Model, ServiceId, ServiceZones, XdpMode};
+use crate::notify;
 
 /// The XDP program, if there is one, and the sockets of the name server.
 pub struct Answering {
@@ -54,6 +56,7 @@ impl Answering {
             authority: Arc::new(Authority::new(model)),
             snapshot: Snapshot::new(self.generation, changes),
         }));
+        tokio::spawn(notify::run(notify::targets(model), reader.clone()));
         let (open, closed) = oneshot::channel();
         let replies = Arc::clone(&self.replies);
         tokio::spawn(listener.serve(reader, replies, async {
@@ -142,5 +145,9 @@ impl Publish for Answering {
 
     fn slow_path(&self) -> u64 {
         self.replies.slow_path()
+    }
+
+    fn slow_path_counters(&self) -> Vec<(&'static str, u64)> {
+        self.replies.named()
     }
 }

@@ -5,8 +5,8 @@
 //! verdicts; [`policy`] decides from verdicts who is answered; [`wire`] turns that into
 //! ready-made answers; [`dataplane`] publishes them to the XDP program, atomically. What
 //! that passes up, [`authority`] answers from the same snapshot, over the sockets of
-//! [`listen`]; [`answering`] publishes to both. [`controller`] owns all state and drives the chain; [`state`] is what outlives
-//! a restart; [`control`] is the unix socket behind `failover status` and the other commands
+//! [`listen`]; [`notify`] tells secondaries to fetch it; [`answering`] publishes to both.
+//! [`controller`] owns all state and drives the chain; [`state`] is what outlives a restart; [`control`] is the unix socket behind `failover status` and the other commands
 //! in [`cli`], in the words of [`protocol`]. [`privileges`] gives up what the daemon does not
 //! need.
 //!
@@ -22,6 +22,7 @@ pub mod dataplane;
 pub mod health;
 pub mod listen;
 pub mod model;
+pub mod notify;
 pub mod policy;
 pub mod privileges;
 pub mod probe;

@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::base::{Serial, Ttl};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use zone_data::{RecordData, Rrset, ZoneData, find, suffixes};
@@ -176,6 +178,10 @@ pub struct Zone {
     pub records: Arc<ZoneData>,
     /// Where the SOA's serial number comes from.
     pub serial: SerialPolicy,
+    /// Who may transfer the zone.
+    pub allow_transfer: Vec<IpNet>,
+    /// Who is told that the zone has changed.
+    pub notify: Vec<SocketAddr>,
 }
 
 impl Zone {
@@ -190,6 +196,29 @@ impl Zone {
             SerialPolicy::File => self.soa.serial,
             SerialPolicy::Auto => self.soa.serial.wrapping_add(changed.0 as u32),
         }
+    }
+
+    /// Data of the SOA record with this serial number.
+    #[must_use]
+    pub fn soa_data(&self, serial: u32) -> RecordData {
+        let soa = &self.soa;
+        RecordData::Soa(domain::rdata::Soa::new(
+            soa.mname.clone(),
+            soa.rname.clone(),
+            Serial(serial),
+            Ttl::from_secs(soa.refresh),
+            Ttl::from_secs(soa.retry),
+            Ttl::from_secs(soa.expire),
+            Ttl::from_secs(soa.minimum),
+        ))
+    }
+
+    /// Whether a client may transfer the zone.
+    #[must_use]
+    pub fn may_transfer(&self, client: IpAddr) -> bool {
+        self.allow_transfer
+            .iter()
+            .any(|network| network.contains(&client))
     }
 }
 

@@ -237,6 +237,9 @@ pub struct Stats {
     pub generation: Generation,
     /// Counters of the XDP program by name, in packets.
     pub counters: BTreeMap<String, u64>,
+    /// Counters of user space by name: messages, connections, transfers.
+    #[serde(default)]
+    pub slow_path: BTreeMap<String, u64>,
     /// Answers by service.
     pub services: Vec<ServiceStats>,
     /// Probes by kind and outcome.

@@ -180,9 +180,7 @@ impl Records {
     /// The records of one reply, each as on the wire, owned by the question's name: from the
     /// one that comes first on this `turn`, as many as are sent.
     pub fn rotated(&self, turn: u64) -> impl Iterator<Item = &[u8]> {
-        let count = self.thresholds.len().max(1);
-        self.bytes
-            .chunks((self.bytes.len() / count).max(1))
+        self.each()
             .cycle()
             .skip(self.first(turn))
             .take(usize::from(self.sent))
@@ -190,14 +188,18 @@ impl Records {
 
     /// The addresses of one reply, see [`Records::rotated`].
     pub fn addresses(&self, turn: u64) -> impl Iterator<Item = IpAddr> {
-        self.rotated(turn).filter_map(|record| {
-            // Behind the record's head, see `put_address`.
-            let octets = record.get(12..)?;
-            <[u8; 4]>::try_from(octets)
-                .map(IpAddr::from)
-                .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
-                .ok()
-        })
+        self.rotated(turn).filter_map(address_of)
+    }
+
+    /// All addresses, in configured order, also those that one reply has no room for.
+    pub fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.each().filter_map(address_of)
+    }
+
+    /// The records, each as on the wire, in configured order.
+    fn each(&self) -> std::slice::Chunks<'_, u8> {
+        let count = self.thresholds.len().max(1);
+        self.bytes.chunks((self.bytes.len() / count).max(1))
     }
 
     /// Which record comes first on this turn, by the rule of the XDP program.
@@ -235,6 +237,16 @@ impl Records {
             bytes,
         }
     }
+}
+
+/// The address of a record that is owned by the question's name.
+fn address_of(record: &[u8]) -> Option<IpAddr> {
+    // Behind the record's head, see `put_address`.
+    let octets = record.get(12..)?;
+    <[u8; 4]>::try_from(octets)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
 }
 
 /// How far a query advances among `total` weights of `records` records.

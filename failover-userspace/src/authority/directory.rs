@@ -171,7 +171,7 @@ impl Authority {
             zones: &self.zones,
             snapshot: &Snapshot::default(),
             turn: 0,
-            changing: &changing,
+            changing: Some(&changing),
         };
         let mut reply = Reply::new(&query, &opt, &origin);
         let rcode = respond(resolver, &query, &mut reply);

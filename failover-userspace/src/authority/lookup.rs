@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use domain::base::iana::Rtype;
 
-use crate::model::{self, Model, Rrset, ServiceId, Zone, ZoneId, suffixes};
+use crate::model::{self, Model, Name, Rrset, ServiceId, Zone, ZoneId, suffixes};
 
 /// The zones with the names of services laid over them.
 #[derive(Debug)]
@@ -16,6 +16,8 @@ pub(super) struct Zones {
     services: HashMap<Bytes, ServiceId>,
     /// Names between a service's name and the apex of its zone: they exist, too.
     between: HashSet<Bytes>,
+    /// By zone its names with records, in canonical order; none where nobody may transfer it.
+    contents: Vec<Vec<Name>>,
 }
 
 /// What is at a name.
@@ -83,6 +85,7 @@ impl Zones {
             by_apex,
             services,
             between,
+            contents: contents(model),
         }
     }
 
@@ -94,6 +97,24 @@ impl Zones {
     /// Names of services and all names between them and their zones.
     pub(super) fn overlaid(&self) -> impl Iterator<Item = &Bytes> {
         self.services.keys().chain(&self.between)
+    }
+
+    /// The zone with this apex, lower-cased.
+    pub(super) fn at_apex(&self, name: &[u8]) -> Option<ZoneId> {
+        self.by_apex.get(name).map(|index| ZoneId(*index as u32))
+    }
+
+    /// The zone with this id.
+    pub(super) fn by_id(&self, id: ZoneId) -> Option<&Zone> {
+        self.zones.get(id.index())
+    }
+
+    /// The names of a zone that somebody may transfer.
+    ///
+    /// They are all names of its file, glue and what a delegation hides among them (RFC 5936
+    /// section 3.5), and those of the services that have no closer zone.
+    pub(super) fn contents(&self, zone: ZoneId) -> &[Name] {
+        self.contents.get(zone.index()).map_or(&[], Vec::as_slice)
     }
 
     /// The zone that answers for a lower-cased name: the closest, but for DS, which belongs
@@ -167,6 +188,37 @@ impl Zones {
         }
         self.node(zone, name).map_or(Place::Nothing, Place::Node)
     }
+}
+
+/// See [`Zones::contents`].
+fn contents(model: &Model) -> Vec<Vec<Name>> {
+    let is_transferred = |zone: &Zone| !zone.allow_transfer.is_empty();
+    let mut contents: Vec<Vec<Name>> = model
+        .zones
+        .iter()
+        .map(|zone| {
+            let names = is_transferred(zone).then(|| static_names(zone));
+            names.into_iter().flatten().collect()
+        })
+        .collect();
+    for fqdn in model.services.iter().flat_map(|service| &service.fqdn) {
+        if is_transferred(model.zone(fqdn.zone)) {
+            contents[fqdn.zone.index()].push(fqdn.name.clone());
+        }
+    }
+    for names in &mut contents {
+        names.sort_unstable();
+        names.dedup();
+    }
+    contents
+}
+
+/// The names of a zone's file that have records.
+fn static_names(zone: &Zone) -> impl Iterator<Item = Name> {
+    zone.records
+        .names()
+        .filter(|name| zone.records.node(name).is_some_and(|sets| !sets.is_empty()))
+        .filter_map(|name| Name::from_octets(name.clone()).ok())
 }
 
 /// The name of the wildcard below an existing name (RFC 4592 section 3.3.1).

@@ -2,7 +2,8 @@
 //!
 //! Follow a query through [`Authority::answer`]: `query` parses it; what breaks the rules is
 //! answered at once (RFC 8906); `resolve` walks our zones, in which `lookup` finds names, and
-//! gathers sets of records, those of services from the [`Snapshot`]; `reply` writes them.
+//! gathers sets of records, those of services from the [`Snapshot`]; `reply` writes them. The
+//! transfer of a whole zone takes many messages: [`Transfer`].
 //!
 //! **What the XDP program would answer is answered here byte for byte the same**, but for the
 //! rotation: replies for the addresses of a service are put together from the very same
@@ -19,15 +20,15 @@ mod resolve;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
-use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::base::iana::Rtype;
 
-use crate::model::{Model, Zone};
+use crate::model::{Model, Zone, ZoneId};
 use crate::wire::{AddressAnswer, AuthorityTail};
 use cookies::Cookies;
 pub use directory::{Below, Directory, Entry, More, Otherwise};
@@ -36,6 +37,7 @@ use query::{Cookie, Query, Soundness};
 use reply::{Full, OptSettings, Rcode, Reply, Section, Set};
 use resolve::{End, Outcome, Resolver, set};
 pub use snapshot::Snapshot;
+pub use transfer::Transfer;
 
 /// `IN` (RFC 1035 section 3.2.4).
 const CLASS_IN: u16 = 1;
@@ -92,6 +94,13 @@ impl Published {
     pub fn answer(&self, query: &[u8], origin: &Origin, turn: u64) -> Option<Vec<u8>> {
         self.authority.answer(&self.snapshot, query, origin, turn)
     }
+
+    /// The serial number of a zone.
+    #[must_use]
+    pub fn serial(&self, zone: ZoneId) -> Option<u32> {
+        let zone = self.authority.zones.by_id(zone)?;
+        Some(self.authority.resolver(&self.snapshot, 0).serial(zone))
+    }
 }
 
 impl Authority {
@@ -112,66 +121,73 @@ impl Authority {
     /// a whole header.
     ///
     /// `snapshot` holds the answers of this model's services; `turn` decides which address of
-    /// a service comes first, and should grow by one with each such reply.
+    /// a service comes first, and should grow by one with each such reply. The transfer of a
+    /// whole zone is more than a reply: see [`Transfer::of`].
     #[must_use]
     pub fn answer(
         &self,
         snapshot: &Snapshot,
-        query: &[u8],
+        message: &[u8],
         origin: &Origin,
         turn: u64,
     ) -> Option<Vec<u8>> {
-        let query = Query::parse(query)?;
+        let query = Query::parse(message)?;
         let mut reply = Reply::new(&query, &self.opt, origin);
-        let rcode = match refusal(&query, self.opt.cookies.as_ref(), origin) {
+        let rcode = match self.refusal(&query, origin) {
             Some(rcode) => rcode,
             None => {
-                let resolver = Resolver {
-                    zones: &self.zones,
-                    snapshot,
-                    turn,
-                    changing: &Cell::new(false),
-                };
-                respond(resolver, &query, &mut reply)
+                let resolver = self.resolver(snapshot, turn);
+                match transfer::judge(resolver, &query, message, origin) {
+                    Some(verdict) => verdict.reply(resolver, &mut reply),
+                    None => respond(resolver, &query, &mut reply),
+                }
             }
         };
         Some(reply.finish(rcode))
     }
-}
 
-/// Why a query is answered without a look into the zones.
-fn refusal(query: &Query<'_>, cookies: Option<&Cookies>, origin: &Origin) -> Option<Rcode> {
-    // An opcode we do not know may have any format (RFC 8906 section 3.1.4).
-    if query.opcode != 0 {
-        return Some(Rcode::NotImp);
+    const fn resolver<'a>(&'a self, snapshot: &'a Snapshot, turn: u64) -> Resolver<'a> {
+        Resolver {
+            zones: &self.zones,
+            snapshot,
+            turn,
+            changing: None,
+        }
     }
-    if query.soundness == Soundness::Malformed {
-        return Some(Rcode::FormErr);
-    }
-    if query.edns.is_some_and(|edns| edns.version != 0) {
-        return Some(Rcode::BadVers);
-    }
-    // Without cookies the option is unknown, and so ignored.
-    let cookie = query.edns.and_then(|edns| edns.cookie);
-    let cookie = cookie.zip(cookies);
-    if let Some((Cookie::Malformed, _)) = cookie {
-        return Some(Rcode::FormErr);
-    }
-    if query.soundness == Soundness::NoQuestion {
-        // Only a cookie may be asked for so (RFC 7873 section 5.4).
-        return Some(match cookie {
-            None => Rcode::FormErr,
-            Some((cookie, cookies)) if cookies.accept(cookie, origin) => Rcode::NoError,
-            Some(_) => Rcode::BadCookie,
-        });
-    }
-    let question = query.question.as_ref()?;
-    match question.qtype {
-        Rtype::AXFR | Rtype::IXFR => Some(Rcode::Refused),
-        other if UNASKABLE_TYPES.contains(&other.to_int()) => Some(Rcode::FormErr),
-        other if MAIL_TYPES.contains(&other.to_int()) => Some(Rcode::NotImp),
-        _ if !matches!(question.qclass, CLASS_IN | CLASS_ANY) => Some(Rcode::Refused),
-        _ => None,
+
+    /// Why a query is answered without a look into the zones.
+    fn refusal(&self, query: &Query<'_>, origin: &Origin) -> Option<Rcode> {
+        // An opcode we do not know may have any format (RFC 8906 section 3.1.4).
+        if query.opcode != 0 {
+            return Some(Rcode::NotImp);
+        }
+        if query.soundness == Soundness::Malformed {
+            return Some(Rcode::FormErr);
+        }
+        if query.edns.is_some_and(|edns| edns.version != 0) {
+            return Some(Rcode::BadVers);
+        }
+        // Without cookies the option is unknown, and so ignored.
+        let cookie = query.edns.and_then(|edns| edns.cookie);
+        let cookie = cookie.zip(self.opt.cookies.as_ref());
+        if let Some((Cookie::Malformed, _)) = cookie {
+            return Some(Rcode::FormErr);
+        }
+        if query.soundness == Soundness::NoQuestion {
+            // Only a cookie may be asked for so (RFC 7873 section 5.4).
+            return Some(match cookie {
+                None => Rcode::FormErr,
+                Some((cookie, cookies)) if cookies.accept(cookie, origin) => Rcode::NoError,
+                Some(_) => Rcode::BadCookie,
+            });
+        }
+        let question = query.question.as_ref()?;
+        match question.qtype {
+            other if UNASKABLE_TYPES.contains(&other.to_int()) => Some(Rcode::FormErr),
+            other if MAIL_TYPES.contains(&other.to_int()) => Some(Rcode::NotImp),
+            _ if !matches!(question.qclass, CLASS_IN | CLASS_ANY) => Some(Rcode::Refused),
+            _ => None,
+        }
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) enum Rcode {
     NotImp = 4,
     Refused = 5,
     YxDomain = 6,
+    NotAuth = 9,
     BadVers = 16,
     BadCookie = 23,
 }
@@ -214,7 +215,7 @@ fn opt_record(query: &Query<'_>, settings: &OptSettings, origin: &Origin) -> Vec
 }
 
 /// Writing to a `Vec` never fails.
-fn infallible(result: Result<(), std::convert::Infallible>) {
+pub(super) fn infallible(result: Result<(), std::convert::Infallible>) {
     match result {
         Ok(()) => {}
         Err(never) => match never {},

@@ -8,8 +8,7 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use domain::base::iana::Rtype;
 use domain::base::rdata::RecordData as _;
-use domain::base::{Serial, Ttl};
-use domain::rdata::{A, Aaaa, Cname, Soa, ZoneRecordData};
+use domain::rdata::{A, Aaaa, Cname, ZoneRecordData};
 
 use super::lookup::{Node, Place, Zones};
 use super::query::Question;
@@ -61,7 +60,7 @@ pub(super) struct Resolver<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) turn: u64,
     /// Set when something was used that another snapshot may have otherwise.
-    pub(super) changing: &'a Cell<bool>,
+    pub(super) changing: Option<&'a Cell<bool>>,
 }
 
 /// What a node answers.
@@ -214,34 +213,31 @@ impl<'a> Resolver<'a> {
 
     /// A zone's SOA record.
     pub(super) fn soa(self, zone: &Zone, ttl: u32) -> Set<'a> {
-        let soa = &zone.soa;
         Set {
             owner: zone.name.clone(),
             ttl,
-            data: Cow::Owned(vec![ZoneRecordData::Soa(Soa::new(
-                soa.mname.clone(),
-                soa.rname.clone(),
-                Serial(self.serial(zone)),
-                Ttl::from_secs(soa.refresh),
-                Ttl::from_secs(soa.retry),
-                Ttl::from_secs(soa.expire),
-                Ttl::from_secs(soa.minimum),
-            ))]),
+            data: Cow::Owned(vec![zone.soa_data(self.serial(zone))]),
         }
     }
 
     /// A zone's serial number.
     pub(super) fn serial(self, zone: &Zone) -> u32 {
         if zone.serial == SerialPolicy::Auto {
-            self.changing.set(true);
+            self.note_change();
         }
         zone.serial_after(self.snapshot.changed(self.zones.id(zone)))
+    }
+
+    fn note_change(self) {
+        if let Some(changing) = self.changing {
+            changing.set(true);
+        }
     }
 
     /// What a service answers; SERVFAIL while the snapshot has nothing, which would be a
     /// mistake of ours.
     fn service(self, service: ServiceId, family: Family) -> &'a AddressAnswer {
-        self.changing.set(true);
+        self.note_change();
         self.snapshot
             .answer(service, family)
             .unwrap_or(&AddressAnswer::Servfail)
@@ -252,18 +248,43 @@ impl<'a> Resolver<'a> {
         let AddressAnswer::Records(records) = answer else {
             return None;
         };
-        let data = records
-            .addresses(self.turn)
-            .map(|address| match address {
-                IpAddr::V4(address) => ZoneRecordData::A(A::new(address)),
-                IpAddr::V6(address) => ZoneRecordData::Aaaa(Aaaa::new(address)),
-            })
-            .collect();
-        Some(Set {
-            owner: owner.clone(),
-            ttl: records.ttl(),
-            data: Cow::Owned(data),
-        })
+        Some(address_set(
+            owner.clone(),
+            records.ttl(),
+            records.addresses(self.turn),
+        ))
+    }
+
+    /// What a zone has at a name of it, but for the SOA: static sets, and all addresses of
+    /// the service, whatever its turn.
+    pub(super) fn contents(self, zone: &'a Zone, name: &Name) -> Vec<Set<'a>> {
+        let Some(node) = self.zones.node(zone, name.as_slice()) else {
+            return Vec::new();
+        };
+        let fixed = node
+            .rrsets()
+            .iter()
+            .filter(|rrset| rrset.rtype != Rtype::SOA)
+            .map(|rrset| set(name.clone(), rrset));
+        // At glue, a service of the child's zone does not belong to this one.
+        let closest = self.zones.zone(name.as_slice(), Rtype::A);
+        let service = node
+            .service
+            .filter(|_| closest.is_some_and(|closest| closest.name == zone.name));
+        let answers = service.into_iter().flat_map(|service| {
+            Family::ALL
+                .into_iter()
+                .filter_map(move |family| self.snapshot.answer(service, family))
+        });
+        let addresses = answers.filter_map(|answer| match answer {
+            AddressAnswer::Records(records) => Some(address_set(
+                name.clone(),
+                records.ttl(),
+                records.all_addresses(),
+            )),
+            AddressAnswer::NoData | AddressAnswer::Servfail => None,
+        });
+        fixed.chain(addresses).collect()
     }
 
     /// The address sets at a name of our zones, glue included.
@@ -319,6 +340,19 @@ pub(super) fn set(owner: Name, rrset: &Rrset) -> Set<'_> {
         owner,
         ttl: rrset.ttl,
         data: Cow::Borrowed(&rrset.data),
+    }
+}
+
+/// Addresses of one family as a set.
+fn address_set<'a>(owner: Name, ttl: u32, addresses: impl Iterator<Item = IpAddr>) -> Set<'a> {
+    let data = addresses.map(|address| match address {
+        IpAddr::V4(address) => ZoneRecordData::A(A::new(address)),
+        IpAddr::V6(address) => ZoneRecordData::Aaaa(Aaaa::new(address)),
+    });
+    Set {
+        owner,
+        ttl,
+        data: Cow::Owned(data.collect()),
     }
 }
 

@@ -32,6 +32,12 @@ fn shown(stats: &Stats) -> Result<String, std::fmt::Error> {
     rows.extend(counters.map(|(name, count)| vec![name.clone(), count.to_string()]));
     text += &table("", &rows);
 
+    let mut rows = vec![header(["SLOW PATH", "COUNT"])];
+    let counters = stats.slow_path.iter();
+    rows.extend(counters.map(|(name, count)| vec![name.clone(), count.to_string()]));
+    text += "\n";
+    text += &table("", &rows);
+
     let mut rows = vec![header(["SERVICE", "A", "AAAA"])];
     rows.extend(stats.services.iter().map(|service| {
         vec![

@@ -1,22 +1,24 @@
 //! From the file as written to the [`Model`]: everything that concerns more than one value.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::hash::Hash;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use ipnet::IpNet;
 
 use super::Overrides;
 use super::check::Check;
 use super::name::suffixes;
-use super::reader::{Tables, closest};
+use super::reader::{Field, List, Tables, closest};
 use super::report::{At, Report, Span, Unique};
 use super::service::Context;
 use super::spec::{ServerSpec, Spec, WanSpec, ZoneSpec};
-use super::value::is_interface_name;
+use super::value::{DNS_PORT, is_interface_name};
 use super::zonefile::{self, ZoneFile};
 use crate::model::{
     CookieSecret, Egress, Model, Name, Probe, ProbeId, ProbeTarget, SerialPolicy, Settings, Wan,
@@ -115,7 +117,7 @@ fn settings(
         report.error(written.span, message);
     }
 
-    let cookies = cookies(spec, report);
+    let cookies = cookies(server, report);
     Some(Settings {
         interfaces: if overrides.interfaces.is_empty() {
             interfaces
@@ -139,7 +141,8 @@ fn settings(
 }
 
 /// The key of server cookies; by default one that is made up for each run.
-fn cookies(spec: &ServerSpec, report: &mut Report<'_>) -> Option<CookieSecret> {
+fn cookies(server: &At<ServerSpec>, report: &mut Report<'_>) -> Option<CookieSecret> {
+    let spec = &server.value;
     if !spec.cookies.value_or(true) {
         if let Some(secret) = spec.cookie_secret.given() {
             let message = "cookie_secret: cookies are off, so expected none";
@@ -149,14 +152,14 @@ fn cookies(spec: &ServerSpec, report: &mut Report<'_>) -> Option<CookieSecret> {
     }
     match spec.cookie_secret.value() {
         Some(secret) => Some(*secret),
-        None => CookieSecret::random()
-            .map_err(|error| {
-                report.error(
-                    Span::default(),
-                    format!("cookies: no random numbers: {error}"),
-                )
-            })
-            .ok(),
+        None => match CookieSecret::random() {
+            Ok(secret) => Some(secret),
+            Err(error) => {
+                let message = format!("cookies: no random numbers: {error}");
+                report.error(server.span, message);
+                None
+            }
+        },
     }
 }
 
@@ -429,6 +432,7 @@ fn read_zone(
     base: &Path,
     report: &mut Report<'_>,
 ) -> (Option<ZoneFile>, Option<Zone>) {
+    let (allow_transfer, notify) = transfers(spec, report);
     let path = base.join(&file.value);
     let content = match std::fs::read(&path) {
         Ok(content) => content,
@@ -450,6 +454,41 @@ fn read_zone(
         name_servers: authority.name_servers,
         records: Arc::new(authority.records),
         serial: spec.serial.value_or(SerialPolicy::Auto),
+        allow_transfer,
+        notify,
     });
     (Some(zone_file), zone)
+}
+
+/// Who may transfer a zone, and who is told of its changes: where `notify` says nothing, the
+/// single addresses of `allow_transfer`.
+fn transfers(spec: &ZoneSpec, report: &mut Report<'_>) -> (Vec<IpNet>, Vec<SocketAddr>) {
+    let allowed = distinct_items(&spec.allow_transfer, "network", report);
+    if let Some(notify) = spec.notify.given() {
+        if spec.allow_transfer.is_absent() && notify.value.written > 0 {
+            let message = "notify: nobody may transfer the zone, as it has no allow_transfer";
+            report.warn(notify.span, message);
+        }
+        return (allowed, distinct_items(&spec.notify, "target", report));
+    }
+    let hosts = allowed
+        .iter()
+        .filter(|network| network.prefix_len() == network.max_prefix_len())
+        .map(|host| SocketAddr::new(host.addr(), DNS_PORT))
+        .collect();
+    (allowed, hosts)
+}
+
+/// The elements of a list in which none may occur twice.
+fn distinct_items<T: Copy + Eq + Hash>(
+    list: &Field<List<T>>,
+    what: &'static str,
+    report: &mut Report<'_>,
+) -> Vec<T> {
+    let mut unique = Unique::new(what);
+    let items = list.value().map_or(&[][..], |list| &list.items);
+    for item in items {
+        unique.insert(item.value, item.span, report);
+    }
+    items.iter().map(|item| item.value).collect()
 }

@@ -2,11 +2,12 @@
 //!
 //! Reading one value never looks at another; that is [`super::build`]'s work.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
 use super::check::CheckSpec;
@@ -48,6 +49,8 @@ pub(super) struct ZoneSpec {
     pub(super) name: Field<Name>,
     pub(super) file: Field<PathBuf>,
     pub(super) serial: Field<SerialPolicy>,
+    pub(super) allow_transfer: Field<List<IpNet>>,
+    pub(super) notify: Field<List<SocketAddr>>,
 }
 
 /// `[[wan]]`.
@@ -169,6 +172,8 @@ impl ZoneSpec {
             name: table.required("name", report, value::domain_name),
             file: table.required("file", report, value::path),
             serial: table.optional("serial", report, value::word(&SERIAL_POLICIES)),
+            allow_transfer: table.optional("allow_transfer", report, value::list(value::network)),
+            notify: table.optional("notify", report, value::list(value::notify_target)),
         };
         table.finish(report);
         spec

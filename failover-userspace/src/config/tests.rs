@@ -396,6 +396,141 @@ fn sections_are_known() {
 }
 
 #[test]
+fn transfers_are_checked() {
+    let file = "file = \"example.com.zone\"";
+    let row = |new: &str| format!("{file}\n{new}");
+    for (new, message) in [
+        (
+            "allow_transfer = ^\"192.0.2.53\"",
+            "allow_transfer: expected an array",
+        ),
+        (
+            "allow_transfer = [^\"192.0.2\"]",
+            "allow_transfer: expected an IP address or a network in quotes, such as \"192.0.2.53\" or \"2001:db8::/32\", found \"192.0.2\"",
+        ),
+        ("allow_transfer = [^53]", "or a network in quotes"),
+        (
+            "allow_transfer = [^\"192.0.2.0/33\"]",
+            "found \"192.0.2.0/33\"",
+        ),
+        (
+            "allow_transfer = [^\"2001:db8::/x\"]",
+            "found \"2001:db8::/x\"",
+        ),
+        (
+            "allow_transfer = [^\"192.0.2.53/24\"]",
+            "allow_transfer: expected \"192.0.2.0/24\" for the network or \"192.0.2.53\" for the one address, found \"192.0.2.53/24\"",
+        ),
+        (
+            "allow_transfer = [\"192.0.2.0/24\", ^\"2001:db8::1/32\"]",
+            "expected \"2001:db8::/32\" for the network or \"2001:db8::1\" for",
+        ),
+        (
+            "allow_transfer = [^\"0.0.0.0\"]",
+            "not the unspecified address",
+        ),
+        (
+            "allow_transfer = [^\"ff02::/16\"]",
+            "not a multicast address",
+        ),
+        (
+            "allow_transfer = [^\"::ffff:192.0.2.0/120\"]",
+            "write it as IPv4",
+        ),
+        (
+            "allow_transfer = [\"192.0.2.53\", ^\"192.0.2.53/32\"]",
+            "duplicate network \"192.0.2.53/32\", first on line",
+        ),
+        ("notify = ^\"192.0.2.53\"", "notify: expected an array"),
+        (
+            "notify = [^\"ns.example.net\"]",
+            "notify: expected \"ADDRESS\", \"ADDRESS:PORT\" or \"[IPV6]:PORT\", such as \"192.0.2.53\" or \"[2001:db8::1]:5300\", found \"ns.example.net\"",
+        ),
+        (
+            "notify = [^\"192.0.2.53:0\"]",
+            "notify: expected \"ADDRESS\"",
+        ),
+        (
+            "notify = [^\"192.0.2.53:x\"]",
+            "notify: expected \"ADDRESS\"",
+        ),
+        (
+            "notify = [^\"192.0.2.0/24\"]",
+            "notify: expected \"ADDRESS\"",
+        ),
+        (
+            "notify = [^\"[fe80::1%2]:53\"]",
+            "notify: expected \"ADDRESS\"",
+        ),
+        ("notify = [^\"224.0.0.1\"]", "not a multicast address"),
+        (
+            "allow_transfer = [\"192.0.2.53\"]\nnotify = [\"192.0.2.53\", ^\"192.0.2.53:53\"]",
+            "duplicate target \"192.0.2.53:53\", first on line",
+        ),
+        (
+            "^allow_transfers = []",
+            "unknown key \"allow_transfers\", did you mean \"allow_transfer\"?",
+        ),
+    ] {
+        check_edits(&[(file, &row(new), message)]);
+    }
+}
+
+#[test]
+fn single_addresses_are_notified_unless_told_otherwise() {
+    let file = "file = \"example.com.zone\"";
+    let rows: &[(&str, &[&str], &[&str])] = &[
+        ("", &[], &[]),
+        (
+            "allow_transfer = [\"192.0.2.53\", \"198.51.100.0/24\", \"192.0.2.54/32\", \"2001:db8::1\", \"::/0\"]",
+            &[
+                "192.0.2.53/32",
+                "198.51.100.0/24",
+                "192.0.2.54/32",
+                "2001:db8::1/128",
+                "::/0",
+            ],
+            &["192.0.2.53:53", "192.0.2.54:53", "[2001:db8::1]:53"],
+        ),
+        (
+            "allow_transfer = [\"192.0.2.53\"]\nnotify = []",
+            &["192.0.2.53/32"],
+            &[],
+        ),
+        (
+            "allow_transfer = [\"192.0.2.0/24\"]\nnotify = [\"192.0.2.53\", \"2001:db8::1\", \"192.0.2.54:5353\", \"[2001:db8::1]:5300\"]",
+            &["192.0.2.0/24"],
+            &[
+                "192.0.2.53:53",
+                "[2001:db8::1]:53",
+                "192.0.2.54:5353",
+                "[2001:db8::1]:5300",
+            ],
+        ),
+    ];
+    for (keys, allowed, notified) in rows {
+        let zone = model(file, &format!("{file}\n{keys}")).zones.swap_remove(0);
+        let shown: Vec<_> = zone
+            .allow_transfer
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(shown, *allowed, "{keys}");
+        let shown: Vec<_> = zone.notify.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, *notified, "{keys}");
+    }
+}
+
+#[test]
+fn targets_that_may_not_transfer_are_worth_a_warning() {
+    let file = "file = \"example.com.zone\"";
+    let (toml, line, column) = edited(file, &format!("{file}\nnotify = ^[\"192.0.2.53\"]"));
+    let warnings = load_text(&toml, ZONE).unwrap().warnings;
+    let expected = [(line, column, "nobody may transfer the zone")];
+    check_findings(&warnings, &expected, &toml);
+}
+
+#[test]
 fn checks_are_checked() {
     check_edits(&[
         (

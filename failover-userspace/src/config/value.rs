@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::de::DeValue;
 
 use super::name;
@@ -19,6 +20,8 @@ const NAME_LIMIT: usize = 128;
 const NSID_LIMIT: usize = 128;
 /// The longest name of a network interface, in octets (IFNAMSIZ less the final zero).
 const INTERFACE_NAME_LIMIT: usize = 15;
+/// Where name servers listen.
+pub(super) const DNS_PORT: u16 = 53;
 /// RFC 2181 section 8.
 const TTL_LIMIT: u64 = (1 << 31) - 1;
 
@@ -169,6 +172,61 @@ pub(super) fn address(node: Node<'_>, report: &mut Report<'_>) -> Option<IpAddr>
         return None;
     }
     Some(address)
+}
+
+/// An address, or a network without host bits.
+pub(super) fn network(node: Node<'_>, report: &mut Report<'_>) -> Option<IpNet> {
+    let text = node.value.as_str().unwrap_or_default();
+    let network: Option<IpNet> = if text.contains('/') {
+        text.parse().ok()
+    } else {
+        text.parse().ok().map(|address: IpAddr| address.into())
+    };
+    let Some(network) = network else {
+        node.expected(
+            "an IP address or a network in quotes, such as \"192.0.2.53\" or \"2001:db8::/32\"",
+            report,
+        );
+        return None;
+    };
+    let (address, all) = (network.addr(), network.trunc());
+    if network != all {
+        let what = format!("\"{all}\" for the network or \"{address}\" for the one address");
+        node.expected(&what, report);
+        return None;
+    }
+    let is_one = network.prefix_len() == network.max_prefix_len();
+    // "0.0.0.0/0" and "::/0" are everybody.
+    if (is_one || !address.is_unspecified())
+        && let Err(kind) = unicast(address)
+    {
+        node.expected(&format!("addresses of hosts, not {kind}"), report);
+        return None;
+    }
+    Some(network)
+}
+
+/// Where NOTIFY goes: an address, with or without port.
+pub(super) fn notify_target(node: Node<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let text = node.value.as_str().unwrap_or_default();
+    let target = text
+        .parse()
+        .map(|address: IpAddr| SocketAddr::new(address, DNS_PORT))
+        .or_else(|_| text.parse())
+        .ok()
+        .filter(|target| target.port() != 0 && !is_scoped(target));
+    let Some(target) = target else {
+        node.expected(
+            "\"ADDRESS\", \"ADDRESS:PORT\" or \"[IPV6]:PORT\", such as \"192.0.2.53\" or \"[2001:db8::1]:5300\"",
+            report,
+        );
+        return None;
+    };
+    if let Err(kind) = unicast(target.ip()) {
+        node.expected(&format!("the address of a host, not {kind}"), report);
+        return None;
+    }
+    Some(target)
 }
 
 /// Refuses addresses that no host has, and says what they are.

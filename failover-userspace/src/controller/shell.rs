@@ -76,6 +76,8 @@ pub trait Publish {
     fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, dataplane::Error>;
     /// Replies of user space.
     fn slow_path(&self) -> u64;
+    /// Counters of user space, by name.
+    fn slow_path_counters(&self) -> Vec<(&'static str, u64)>;
 }
 
 /// What somebody wants of the controller. A reply that nobody waits for is not missed.
@@ -342,7 +344,11 @@ impl<P: Publish> Controller<P> {
                 let hits = |service| self.plane.service_hits(service);
                 let counters = self.plane.counters();
                 let stats = counters.and_then(|counters| self.core.stats(from, &counters, hits));
-                let _ = reply.send(stats);
+                let _ = reply.send(stats.map(|mut part| {
+                    let counters = self.plane.slow_path_counters().into_iter();
+                    part.stats.slow_path = counters.map(|(name, n)| (name.to_owned(), n)).collect();
+                    part
+                }));
             }
             Query::Detach(reply) => {
                 let _ = reply.send(self.detach_all());

@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::authority::{Origin, Published, Transport};
+use crate::authority::{Origin, Published, Transfer, Transport};
 use connections::Connections;
 use turns::Turns;
 
@@ -53,6 +53,8 @@ pub struct Counters {
     pub connections: AtomicU64,
     /// Connections closed to make room for others.
     pub evicted: AtomicU64,
+    /// Whole zones sent; each is a reply over TCP as well.
+    pub transfers: AtomicU64,
 }
 
 impl Counters {
@@ -60,6 +62,21 @@ impl Counters {
     #[must_use]
     pub fn slow_path(&self) -> u64 {
         self.udp_replies.load(Ordering::Relaxed) + self.tcp_replies.load(Ordering::Relaxed)
+    }
+
+    /// All of them, by name.
+    #[must_use]
+    pub fn named(&self) -> Vec<(&'static str, u64)> {
+        [
+            ("udp_replies", &self.udp_replies),
+            ("tcp_replies", &self.tcp_replies),
+            ("ignored", &self.ignored),
+            ("connections", &self.connections),
+            ("evicted", &self.evicted),
+            ("transfers", &self.transfers),
+        ]
+        .map(|(name, counter)| (name, counter.load(Ordering::Relaxed)))
+        .into()
     }
 }
 
@@ -127,17 +144,22 @@ struct Shared {
 impl Shared {
     /// The reply to a message, if it gets one.
     fn answer(&self, query: &[u8], client: IpAddr, transport: Transport) -> Option<Vec<u8>> {
-        let published = Arc::clone(&self.published.borrow());
-        let origin = Origin {
-            client,
-            transport,
-            time: unix_time(),
-        };
+        let published = self.published();
+        let origin = origin(client, transport);
         let reply = published.answer(query, &origin, self.turns.next(query));
         if reply.is_none() {
             self.counters.ignored.fetch_add(1, Ordering::Relaxed);
         }
         reply
+    }
+
+    /// The transfer that a message over a connection asks for, if it may have one.
+    fn transfer(&self, query: &[u8], client: IpAddr, transport: Transport) -> Option<Transfer> {
+        Transfer::of(&self.published(), query, &origin(client, transport))
+    }
+
+    fn published(&self) -> Arc<Published> {
+        Arc::clone(&self.published.borrow())
     }
 
     /// Ends when the listener is to end.
@@ -213,6 +235,14 @@ impl Listener {
         let all = async { while tasks.join_next().await.is_some() {} };
         // What is left is cut off by dropping the set.
         let _ = tokio::time::timeout(SHUTDOWN_GRACE, all).await;
+    }
+}
+
+fn origin(client: IpAddr, transport: Transport) -> Origin {
+    Origin {
+        client,
+        transport,
+        time: unix_time(),
     }
 }
 

@@ -3,7 +3,8 @@
 //! A connection may carry any number of queries, several at a time; they are answered in
 //! order, as no answer has to be waited for. It is closed when no whole query has come for
 //! ten seconds, no matter whether the client is silent or dribbles octets, and when the
-//! client does not take the replies.
+//! client does not take the replies. A whole zone goes out message by message, each when the
+//! client has taken the one before.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,7 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Shared;
 use super::connections::Seat;
-use crate::authority::Transport;
+use crate::authority::{Transfer, Transport};
 
 /// After an error of the listening socket, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -92,7 +93,8 @@ async fn converse(
         if count == 0 {
             return Ok(());
         }
-        let Progress { used, answered } = answer_all(&received, client, stream, shared).await?;
+        let Progress { used, answered } =
+            answer_all(&received, client, stream, seat, shared).await?;
         if answered > 0 {
             seat.touch(Instant::now());
             deadline = Instant::now() + idle;
@@ -118,6 +120,7 @@ async fn answer_all(
     received: &[u8],
     client: IpAddr,
     stream: &mut TcpStream,
+    seat: &Seat,
     shared: &Shared,
 ) -> io::Result<Progress> {
     let mut progress = Progress::default();
@@ -127,11 +130,13 @@ async fn answer_all(
     };
     while let Some((query, end)) = first_message(received, progress.used) {
         progress.used = end;
-        if let Some(reply) = shared.answer(query, client, transport)
-            && let Ok(len) = u16::try_from(reply.len())
+        if let Some(transfer) = shared.transfer(query, client, transport) {
+            replies.send(stream, shared).await?;
+            send_zone(transfer, client, stream, seat, shared).await?;
+            progress.answered += 1;
+        } else if let Some(reply) = shared.answer(query, client, transport)
+            && replies.put(&reply)
         {
-            replies.octets.extend(len.to_be_bytes());
-            replies.octets.extend(reply);
             replies.count += 1;
             progress.answered += 1;
         }
@@ -141,6 +146,39 @@ async fn answer_all(
     }
     replies.send(stream, shared).await?;
     Ok(progress)
+}
+
+/// Sends a whole zone. Each message that the client takes is a sign of life.
+async fn send_zone(
+    mut transfer: Transfer,
+    client: IpAddr,
+    stream: &mut TcpStream,
+    seat: &Seat,
+    shared: &Shared,
+) -> io::Result<()> {
+    let (mut messages, mut octets) = (0_u64, 0);
+    for message in &mut transfer {
+        let mut replies = Replies::default();
+        replies.put(&message);
+        replies.send(stream, shared).await?;
+        seat.touch(Instant::now());
+        messages += 1;
+        octets += message.len();
+        // A client that reads as fast as we write leaves room for others, too.
+        tokio::task::yield_now().await;
+    }
+    let zone = transfer
+        .zone()
+        .map(|zone| tracing::field::display(&zone.name));
+    if transfer.has_failed() {
+        tracing::warn!(zone, %client, "zone not transferred: a record is too long for any message");
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let counters = &shared.counters;
+    counters.tcp_replies.fetch_add(1, Ordering::Relaxed);
+    counters.transfers.fetch_add(1, Ordering::Relaxed);
+    tracing::info!(zone, %client, serial = transfer.serial(), messages, octets, "zone transferred");
+    Ok(())
 }
 
 /// The message at `start`, if it is whole, and where it ends.
@@ -159,6 +197,16 @@ struct Replies {
 }
 
 impl Replies {
+    /// Puts a message to the others; whether it is short enough to have a length.
+    fn put(&mut self, message: &[u8]) -> bool {
+        let Ok(len) = u16::try_from(message.len()) else {
+            return false;
+        };
+        self.octets.extend(len.to_be_bytes());
+        self.octets.extend(message);
+        true
+    }
+
     /// Sends all of them, in one piece if the client takes it.
     async fn send(&mut self, stream: &mut TcpStream, shared: &Shared) -> io::Result<()> {
         if self.octets.is_empty() {

@@ -17,6 +17,7 @@ use crate::dataplane::Generation;
 const SOON: Duration = Duration::from_secs(5);
 const TXT: u16 = 16;
 const SOA: u16 = 6;
+const AXFR: u16 = 252;
 
 /// A listener that serves a zone without services.
 struct Server {
@@ -28,23 +29,31 @@ struct Server {
 }
 
 fn model() -> crate::model::Model {
+    model_of("")
+}
+
+/// The zone with more lines; whoever is on this host may transfer it.
+fn model_of(more: &str) -> crate::model::Model {
     let directory = tempfile::tempdir().unwrap();
     let txt = "x".repeat(250);
     let zone = format!(
-        "$TTL 60\n@ SOA ns.example.net. h 1 2 3 4 5\n@ NS ns.example.net.\nlarge TXT {txt} {txt} {txt} {txt}\n"
+        "$TTL 60\n@ SOA ns.example.net. h 1 2 3 4 5\n@ NS ns.example.net.\nlarge TXT {txt} {txt} {txt} {txt}\n{more}"
     );
     std::fs::write(directory.path().join("zone"), zone).unwrap();
     let file = directory.path().join("failover.toml");
-    let toml =
-        "[server]\nlisten = [\"127.0.0.1\"]\n[[zone]]\nname = \"example.com\"\nfile = \"zone\"\n";
+    let toml = "[server]\nlisten = [\"127.0.0.1\"]\n[[zone]]\nname = \"example.com\"\nfile = \"zone\"\nallow_transfer = [\"127.0.0.1\"]\n";
     std::fs::write(&file, toml).unwrap();
     let loaded = crate::config::load(&file);
     loaded.unwrap_or_else(|errors| panic!("{errors}")).model
 }
 
 fn published() -> Arc<Published> {
+    publish(&model())
+}
+
+fn publish(model: &crate::model::Model) -> Arc<Published> {
     Arc::new(Published {
-        authority: Arc::new(Authority::new(&model())),
+        authority: Arc::new(Authority::new(model)),
         snapshot: Snapshot::new(Generation(1), &[]),
     })
 }
@@ -93,11 +102,16 @@ fn framed(message: &[u8]) -> Vec<u8> {
     [&(message.len() as u16).to_be_bytes(), message].concat()
 }
 
+async fn next_message(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    let len = stream.read_u16().await?;
+    let mut message = vec![0; usize::from(len)];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
 /// The ID of the next reply.
 async fn next_reply(stream: &mut TcpStream) -> io::Result<u16> {
-    let len = stream.read_u16().await?;
-    let mut reply = vec![0; usize::from(len)];
-    stream.read_exact(&mut reply).await?;
+    let reply = next_message(stream).await?;
     assert_eq!(reply[2] & 0x84, 0x84, "QR and AA");
     Ok(u16::from_be_bytes([reply[0], reply[1]]))
 }
@@ -247,6 +261,125 @@ async fn slow_clients_are_cut_off() {
     server.shut_down().await;
 }
 
+/// Lines of a zone file, each for a record of about 4 KiB.
+fn long_records(count: u64) -> String {
+    let data = format!("{} ", "x".repeat(255)).repeat(16);
+    (0..count)
+        .map(|number| format!("h{number} TXT {data}\n"))
+        .collect()
+}
+
+/// Records of a transfer's messages up to the one that ends with the SOA again.
+async fn read_transfer(stream: &mut TcpStream, id: u16) -> io::Result<u64> {
+    let (mut records, mut soas) = (0, 0);
+    while soas < 2 {
+        let message = next_message(stream).await?;
+        assert_eq!(message[..2], id.to_be_bytes());
+        let message = domain::base::Message::from_octets(message).unwrap();
+        for record in message.answer().unwrap() {
+            records += 1;
+            soas += u32::from(record.unwrap().rtype() == domain::base::iana::Rtype::SOA);
+        }
+    }
+    Ok(records)
+}
+
+#[tokio::test]
+async fn a_transfer_is_one_of_many_queries() {
+    // 4 MiB.
+    const RECORDS: u64 = 1024;
+    let server = start(&["127.0.0.1"], Patience::default());
+    let large = model_of(&long_records(RECORDS));
+    server.publisher.send(publish(&large)).unwrap();
+    let mut stream = server.connect().await;
+    let queries = [(1, SOA), (2, AXFR), (3, SOA), (4, AXFR), (5, SOA)];
+    for (id, qtype) in queries {
+        stream
+            .write_all(&framed(&query(id, b"", qtype)))
+            .await
+            .unwrap();
+    }
+    // What is published now is for later transfers.
+    assert_eq!(next_reply(&mut stream).await.unwrap(), 1);
+    let first = next_message(&mut stream).await.unwrap();
+    assert_eq!(first[1], 2);
+    server.publisher.send(published()).unwrap();
+    // Others are served meanwhile.
+    server.answers_over_tcp().await;
+    server.answers_over_udp("127.0.0.1", "127.0.0.1").await;
+
+    let mut records = u64::from(u16::from_be_bytes([first[6], first[7]]));
+    let rest = async {
+        let mut soas = 1;
+        while soas < 2 {
+            let message = next_message(&mut stream).await?;
+            let message = domain::base::Message::from_octets(message).unwrap();
+            assert_eq!(message.header().id(), 2);
+            for record in message.answer().unwrap() {
+                records += 1;
+                soas += u32::from(record.unwrap().rtype() == domain::base::iana::Rtype::SOA);
+            }
+        }
+        io::Result::Ok(())
+    };
+    timeout(SOON * 4, rest).await.unwrap().unwrap();
+    // SOA twice, NS, and "large".
+    assert_eq!(records, 4 + RECORDS);
+    assert_eq!(next_reply(&mut stream).await.unwrap(), 3);
+    let small = timeout(SOON, read_transfer(&mut stream, 4)).await.unwrap();
+    assert_eq!(small.unwrap(), 4);
+    assert_eq!(next_reply(&mut stream).await.unwrap(), 5);
+    assert_eq!(server.counters.transfers.load(Ordering::Relaxed), 2);
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_does_not_read_a_zone_is_cut_off() {
+    let patience = Patience {
+        write: Duration::from_millis(300),
+        ..Patience::default()
+    };
+    let server = start(&["127.0.0.1"], patience);
+    // 16 MiB, more than the sender's socket takes.
+    let large = model_of(&long_records(4096));
+    server.publisher.send(publish(&large)).unwrap();
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(64 * 1024).unwrap();
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.port);
+    let mut deaf = socket.connect(to).await.unwrap();
+    deaf.write_all(&framed(&query(1, b"", AXFR))).await.unwrap();
+    next_message(&mut deaf).await.unwrap();
+    let held = Arc::downgrade(&*server.publisher.borrow());
+    server.publisher.send(published()).unwrap();
+    let cut_off = async {
+        while held.upgrade().is_some() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON * 4, cut_off).await.expect("still sending");
+    let end = timeout(SOON, read_transfer(&mut deaf, 1)).await.unwrap();
+    assert!(end.is_err());
+    assert_eq!(server.counters.transfers.load(Ordering::Relaxed), 0);
+    server.answers_over_tcp().await;
+    server.shut_down().await;
+}
+
+#[tokio::test]
+async fn who_may_not_transfer_is_told_so() {
+    let server = start(&["127.0.0.1"], Patience::default());
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let to = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), server.port);
+    let mut stream = socket.connect(to).await.unwrap();
+    for id in 1..3 {
+        let query = query(id, b"", AXFR);
+        stream.write_all(&framed(&query)).await.unwrap();
+        let reply = next_message(&mut stream).await.unwrap();
+        assert_eq!((reply[1], reply[3]), (id as u8, 5), "REFUSED");
+    }
+    server.shut_down().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_idle_connections_are_no_harm() {
     allow_many_files();
@@ -302,9 +435,7 @@ async fn what_is_published_is_served() {
         .write_all(&framed(&query(1, b"", SOA)))
         .await
         .unwrap();
-    let len = stream.read_u16().await.unwrap();
-    let mut reply = vec![0; usize::from(len)];
-    stream.read_exact(&mut reply).await.unwrap();
+    let reply = next_message(&mut stream).await.unwrap();
     assert_eq!(reply[3], 5, "REFUSED");
     server.shut_down().await;
 }

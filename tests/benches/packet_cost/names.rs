@@ -188,6 +188,8 @@ fn zone() -> Zone {
         ns_ttl: 900,
         records: std::sync::Arc::default(),
         serial: SerialPolicy::File,
+        allow_transfer: Vec::new(),
+        notify: Vec::new(),
         name_servers: [
             (&b"ns1"[..], "198.51.100.130"),
             (&b"ns2"[..], "203.0.113.66"),

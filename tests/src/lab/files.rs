@@ -12,6 +12,8 @@ pub struct Config {
     pub more_interface: Option<&'static str>,
     /// `redundancy_only` of the service `www`.
     pub redundancy_only: bool,
+    /// Lines for the `[[zone]]` section beside name and file.
+    pub zone: String,
     /// Lines for the `[check]` section; the defaults where empty.
     pub check: String,
     /// More sections, put at the end of the file.
@@ -25,6 +27,7 @@ impl Config {
         let Self {
             more_interface,
             redundancy_only,
+            zone,
             check,
             extra,
         } = self;
@@ -43,6 +46,7 @@ bpf_dir = "{bpf_dir}"
 [[zone]]
 name = "example.com"
 file = "example.com.zone"
+{zone}
 
 [check]
 {check}

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -182,6 +182,16 @@ impl Handle {
             .stdin(Stdio::null());
         processes::start(self, server.name(), server.host(), &mut command)?;
         self.wait_until_listening(server)
+    }
+
+    /// Starts any program on a host, with `logs/NAME` in the lab's directory for its output. It
+    /// ends with the lab.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start_program(&self, name: &str, host: Host, command: &mut Command) -> Result<()> {
+        processes::start(self, name, host, command).map(drop)
     }
 
     /// Kills a server: connections to it are refused from now on.

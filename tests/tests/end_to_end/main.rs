@@ -12,3 +12,4 @@ mod reference;
 mod restart;
 mod site;
 mod slow_path;
+mod transfer;

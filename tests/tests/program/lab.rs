@@ -102,6 +102,8 @@ pub(crate) fn zone(apex: &str, servers: &[(&str, &str)]) -> Zone {
             .collect(),
         records: Arc::default(),
         serial: SerialPolicy::File,
+        allow_transfer: Vec::new(),
+        notify: Vec::new(),
     }
 }
 

@@ -281,7 +281,7 @@ fn check(lab: &Lab, frame: fn(Vec<u8>) -> Frame, rows: &[Row]) {
         let before = lab.counters();
         let (verdict, reply) = lab.run(&packet.bytes());
         assert_eq!(verdict, TX, "the neighbour");
-        lab.assert_counted(&before, Counter::Answered);
+        assert_eq!(lab.counters().total_answered(), before.total_answered() + 1);
         check_reply(&packet.bytes(), &reply);
     }
 }

@@ -73,14 +73,24 @@ const PROGRAMS: &[Program] = &[
         "all that the emulated machine has",
     ),
     program("cpio", "cpio", Need::Kernel, "packs its file system"),
-    program("knotd", "knot", Need::Bench, "a server to compare with"),
+    program(
+        "knotd",
+        "knot",
+        Need::Bench,
+        "a server to compare with, and a secondary in tests",
+    ),
     program(
         "kxdpgun",
         "knot-dnsutils",
         Need::Bench,
         "asks faster than dnsperf can",
     ),
-    program("nsd", "nsd", Need::Bench, "a server to compare with"),
+    program(
+        "nsd",
+        "nsd",
+        Need::Bench,
+        "a server to compare with, and a secondary in tests",
+    ),
     program("gdnsd", "gdnsd", Need::Bench, "a server to compare with"),
 ];
 

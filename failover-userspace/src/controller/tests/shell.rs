@@ -72,6 +72,10 @@ impl Publish for Fake {
         0
     }
 
+    fn slow_path_counters(&self) -> Vec<(&'static str, u64)> {
+        vec![("transfers", 4)]
+    }
+
     fn detach(&mut self, interface: &str) {
         self.note(format!("detach {interface}"));
     }
@@ -329,6 +333,7 @@ async fn the_control_socket() {
         panic!()
     };
     assert_eq!(stats.counters["answered"], 3);
+    assert_eq!(stats.slow_path["transfers"], 4);
     assert_eq!(stats.probes["tcp"]["success"], 6);
     assert_eq!((stats.services[0].a, stats.services[0].aaaa), (2, 1));
 
