@@ -4,6 +4,7 @@
 //! - [`dns`]: a DNS client that asks from inside a namespace and measures;
 //! - [`dig`]: the output of the real `dig`, taken apart;
 //! - [`reference`](mod@reference): what the reference case answers;
+//! - [`cases`]: DNS cases as text, compared with replies;
 //! - [`command`]: programs run with errors that say what went wrong.
 //!
 //! A privileged test starts with [`privileged`]; `cargo xtask test` is what enables it:
@@ -19,6 +20,7 @@
 
 use std::path::PathBuf;
 
+pub mod cases;
 pub mod command;
 pub mod dig;
 pub mod dns;

@@ -30,7 +30,7 @@ struct Cli {
 enum Command {
     /// Install what a build, the tests and the lab need; does nothing where it is there already
     Setup {
-        /// Also what the benchmark compares with
+        /// Also the servers that benchmark and tests compare with
         #[arg(long)]
         bench: bool,
     },
@@ -112,9 +112,12 @@ fn main() -> ExitCode {
 fn run_command() -> Result<()> {
     match Cli::parse().command {
         Command::Setup { bench: false } => setup::setup(&[setup::Need::Build, setup::Need::Lab]),
-        Command::Setup { bench: true } => {
-            setup::setup(&[setup::Need::Build, setup::Need::Lab, setup::Need::Bench])
-        }
+        Command::Setup { bench: true } => setup::setup(&[
+            setup::Need::Build,
+            setup::Need::Lab,
+            setup::Need::Peers,
+            setup::Need::Bench,
+        ]),
         Command::Run { args, .. } if !args.is_empty() => run::on_this_host(&args),
         Command::Run { xdp, built, .. } => run::in_the_lab(xdp, built),
         Command::Lab { args } => lab::lab(args),

@@ -296,7 +296,7 @@ fn write_negative(
     reply.push_octets(Section::Authority, count, authority)
 }
 
-/// The zone's NS set and the addresses of all hosts that were named, as far as they fit.
+/// The zone's NS set and what is known of all hosts that were named, as far as it fits.
 fn write_positive(resolver: Resolver<'_>, zone: &Zone, answer: &[Set<'_>], reply: &mut Reply) {
     let is_answered = |name: &[u8], rtype| {
         answer.iter().any(|set| {
@@ -314,16 +314,21 @@ fn write_positive(resolver: Resolver<'_>, zone: &Zone, answer: &[Set<'_>], reply
         return;
     }
     let mut named = Vec::new();
-    for host in answer.iter().chain(&ns).flat_map(Set::hosts) {
+    for (host, naming) in answer
+        .iter()
+        .chain(&ns)
+        .flat_map(|set| set.hosts().map(move |host| (host, set)))
+    {
         if named.contains(&host) {
             continue;
         }
         named.push(host);
-        for addresses in resolver.addresses_of(host) {
-            let is_there = addresses
+        let bindings = resolver.bindings_of(host, naming);
+        for more in resolver.addresses_of(host).into_iter().chain(bindings) {
+            let is_there = more
                 .rtype()
                 .is_some_and(|rtype| is_answered(host.as_slice(), rtype));
-            if !is_there && reply.push(Section::Additional, &addresses).is_err() {
+            if !is_there && reply.push(Section::Additional, &more).is_err() {
                 return;
             }
         }

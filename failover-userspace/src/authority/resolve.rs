@@ -287,6 +287,20 @@ impl<'a> Resolver<'a> {
         fixed.chain(addresses).collect()
     }
 
+    /// The service bindings at the target of one: the client needs them next, whether the first
+    /// is an alias or not (RFC 9460 section 4.1). What is below a cut is not ours to give.
+    pub(super) fn bindings_of(self, target: &Name, naming: &Set<'_>) -> Option<Set<'a>> {
+        let rtype = naming
+            .rtype()
+            .filter(|rtype| matches!(*rtype, Rtype::SVCB | Rtype::HTTPS))?;
+        let lower = lower_cased(target);
+        let zone = self.zones.zone(lower.as_slice(), rtype)?;
+        match self.zones.find(zone, lower.as_slice(), rtype) {
+            Place::Node(node) => Some(set(target.clone(), node.rrset(rtype)?)),
+            _ => None,
+        }
+    }
+
     /// The address sets at a name of our zones, glue included.
     pub(super) fn addresses_of(self, name: &Name) -> Vec<Set<'a>> {
         let lower = lower_cased(name);

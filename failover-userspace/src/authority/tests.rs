@@ -1,5 +1,5 @@
 //! Equal to the XDP program, and safe on any input. What is answered to whom stands in
-//! `tests/cases`.
+//! `tests/cases` at the root.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -14,7 +14,7 @@ use proptest::sample::{Index, select};
 
 use super::*;
 use crate::dataplane::{Change, Generation};
-use crate::model::{Fqdn, Name, Service, ServiceId, ZoneId};
+use crate::model::{CookieSecret, Fqdn, Name, Service, ServiceId, ZoneId};
 use crate::policy::{Answer, Weighted};
 use crate::wire::Family;
 
@@ -389,4 +389,87 @@ fn the_serial_number_grows_with_each_change_in_its_zone_only() {
             assert_eq!(soa, Some(want), "{owner} {qtype}");
         }
     }
+}
+
+/// Asks with these COOKIE options. Returns the code and the content of the option in the reply.
+fn ask(
+    cookies: Option<CookieSecret>,
+    options: &[&[u8]],
+    has_question: bool,
+    time: u32,
+) -> (u16, Option<Vec<u8>>) {
+    let mut model = MODEL.clone();
+    model.settings.cookies = cookies;
+    let authority = Authority::new(&model);
+    let mut message = query(&name("ns1.example.com"), Rtype::A, Some((1232, false)));
+    if !has_question {
+        message[5] = 0;
+        message.drain(12..12 + name("ns1.example.com").len() + 4);
+    }
+    let mut octets = Vec::new();
+    for option in options {
+        octets.extend([0, 10]);
+        octets.extend((option.len() as u16).to_be_bytes());
+        octets.extend(*option);
+    }
+    let at = message.len() - 2;
+    message[at..].copy_from_slice(&(octets.len() as u16).to_be_bytes());
+    message.extend(octets);
+    let origin = Origin {
+        time,
+        ..from(Transport::Udp)
+    };
+    let reply = authority.answer(&Snapshot::default(), &message, &origin, 0);
+    let reply = Message::from_octets(reply.unwrap()).unwrap();
+    let cookie = reply.opt().and_then(|opt| {
+        let mut options = opt.opt().iter::<domain::base::opt::UnknownOptData<_>>();
+        let cookie = options.find(|option| {
+            option.as_ref().unwrap().code() == domain::base::iana::OptionCode::COOKIE
+        });
+        cookie.map(|cookie| cookie.unwrap().data().to_vec())
+    });
+    (reply.opt_rcode().to_int(), cookie)
+}
+
+/// RFC 7873 sections 5.2 and 5.4.
+#[test]
+fn cookies() {
+    let on = CookieSecret(*b"0123456789abcdef");
+    let client = *b"\x24\x64\xc4\xab\xcf\x10\xc9\x57";
+    let (code, first) = ask(Some(on), &[&client], true, 1000);
+    let first = first.unwrap();
+    assert_eq!((code, &first[..8], first.len()), (0, &client[..], 24));
+    assert_eq!(first[8..16], [1, 0, 0, 0, 0, 0, 3, 232]);
+    // What the server cookie is worth is of no account while nothing depends on it.
+    for server in [&first[8..], &[7; 8][..], &[7; 32][..]] {
+        let (code, cookie) = ask(Some(on), &[&[&client, server].concat()], true, 1000);
+        assert_eq!((code, cookie), (0, Some(first.clone())));
+    }
+    let (code, cookie) = ask(Some(on), &[&client, &[9; 8]], true, 1000);
+    assert_eq!((code, cookie), (0, Some(first.clone())), "the first counts");
+    for len in [0, 7, 9, 15, 41] {
+        let (code, cookie) = ask(Some(on), &[&[1; 41][..len]], true, 1000);
+        assert_eq!((code, cookie), (1, None), "{len}");
+        assert_eq!(ask(None, &[&[1; 41][..len]], true, 1000), (0, None));
+    }
+    assert_eq!(ask(None, &[&client], true, 1000), (0, None));
+    // Without a question only the cookie counts.
+    let other = ask(Some(CookieSecret([1; 16])), &[&client], true, 1000)
+        .1
+        .unwrap();
+    let rows: [(&[u8], u32, u16); 6] = [
+        (&client, 1000, 0),
+        (&first, 1000, 0),
+        (&first, 1000 + 3600, 0),
+        (&first, 1000 + 3601, 23),
+        (&other, 1000, 23),
+        (&[1; 16], 1000, 23),
+    ];
+    for (option, time, want) in rows {
+        let (code, cookie) = ask(Some(on), &[option], false, time);
+        assert_eq!(code, want, "{option:x?} at {time}");
+        assert_eq!(cookie.map(|cookie| cookie.len()), Some(24));
+    }
+    assert_eq!(ask(Some(on), &[], false, 1000), (1, None));
+    assert_eq!(ask(None, &[&client], false, 1000), (1, None));
 }

@@ -98,6 +98,8 @@ async fn converse(
         if answered > 0 {
             seat.touch(Instant::now());
             deadline = Instant::now() + idle;
+            // Who asks without end has his turn like all others, and UDP has its own.
+            tokio::task::yield_now().await;
         }
         received.drain(..used);
         if received.is_empty() {

@@ -258,8 +258,7 @@ impl Daemon {
 
     /// The last lines that it logged, where they go to a file.
     fn log_tail(&self) -> String {
-        let log = self.lab.dir().join("logs").join(PROCESS);
-        let log = std::fs::read_to_string(log).unwrap_or_default();
+        let log = std::fs::read_to_string(self.lab.log(PROCESS)).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
         let tail = &lines[lines.len().saturating_sub(15)..];
         if tail.is_empty() {

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -164,6 +164,22 @@ impl Handle {
             .with_context(|| format!("cannot write {}", file.display()))
     }
 
+    /// Starts a program on a host, its output in a log of that name. It ends with the lab, if not
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start_program(&self, name: &str, host: Host, command: &mut Command) -> Result<Child> {
+        processes::start(self, name, host, command)
+    }
+
+    /// Where a program of that name logs.
+    #[must_use]
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.dir.join("logs").join(name)
+    }
+
     /// Starts a server, or takes it out of its black hole. One that serves stays as it is.
     ///
     /// # Errors
@@ -182,16 +198,6 @@ impl Handle {
             .stdin(Stdio::null());
         processes::start(self, server.name(), server.host(), &mut command)?;
         self.wait_until_listening(server)
-    }
-
-    /// Starts any program on a host, with `logs/NAME` in the lab's directory for its output. It
-    /// ends with the lab.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be started.
-    pub fn start_program(&self, name: &str, host: Host, command: &mut Command) -> Result<()> {
-        processes::start(self, name, host, command).map(drop)
     }
 
     /// Kills a server: connections to it are refused from now on.

@@ -50,8 +50,10 @@ pub(super) enum Stop {
 /// It gets a process group of its own, so that Ctrl-C reaches only us and the end is orderly.
 pub(super) fn start(lab: &Handle, name: &str, host: Host, command: &mut Command) -> Result<Child> {
     use std::os::unix::process::CommandExt as _;
-    let log = lab.dir().join("logs").join(name);
-    let log = File::options().create(true).append(true).open(log)?;
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(lab.log(name))?;
     command.stdout(log.try_clone()?).stderr(log);
     spawn(
         lab,

@@ -30,7 +30,7 @@ const PLAIN: Want = Want {
 const NO_DATA: Want = Want {
     answer: &[],
     authority: &[
-        "300 SOA ns1.example.com. hostmaster.example.com. 2026112201 3600 900 1209600 300",
+        "300 SOA ns1.example.com. hostmaster.example.com. 2026112202 3600 900 1209600 300",
     ],
     additional: &[],
     ..PLAIN

@@ -3,8 +3,10 @@
 //! Whatever takes time is waited for; the bounds only end a test that has failed anyway.
 
 mod commands;
+mod conformance;
 mod dig;
 mod failover;
+mod hostile_tcp;
 mod interface;
 mod load;
 mod maps;

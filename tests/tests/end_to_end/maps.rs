@@ -16,7 +16,7 @@ const TABLE: &[(&str, &str)] = &[
     ("STATE", "/layout"),
     ("NAMES", "/born"),
     ("NAMES", "/died"),
-    ("NAMES", "/service"),
+    ("NAMES", "/target"),
     ("LONG_NAMES", "/name"),
     ("SERVICES", "/a/versions"),
     ("SERVICES", "/aaaa/versions"),

@@ -18,7 +18,9 @@ pub(crate) enum Need {
     Build,
     /// The lab and the tests that need root.
     Lab,
-    /// Comparing with other name servers.
+    /// Other name servers, to hold the DNS cases against.
+    Peers,
+    /// Comparing with other name servers' speed.
     Bench,
     /// Format and lints.
     Ci,

@@ -76,7 +76,13 @@ const PROGRAMS: &[Program] = &[
     program(
         "knotd",
         "knot",
-        Need::Bench,
+        Need::Peers,
+        "a server to compare with, and a secondary in tests",
+    ),
+    program(
+        "nsd",
+        "nsd",
+        Need::Peers,
         "a server to compare with, and a secondary in tests",
     ),
     program(
@@ -84,12 +90,6 @@ const PROGRAMS: &[Program] = &[
         "knot-dnsutils",
         Need::Bench,
         "asks faster than dnsperf can",
-    ),
-    program(
-        "nsd",
-        "nsd",
-        Need::Bench,
-        "a server to compare with, and a secondary in tests",
     ),
     program("gdnsd", "gdnsd", Need::Bench, "a server to compare with"),
 ];
@@ -121,7 +121,7 @@ pub(super) fn ensure_programs(progress: &mut Progress, needs: &[Need]) -> Result
     let why = why.collect::<Vec<_>>().join("; ");
     let _quiet = missing
         .iter()
-        .any(|p| p.need == Need::Bench)
+        .any(|p| matches!(p.need, Need::Peers | Need::Bench))
         .then(NoServices::declare);
     install(progress, &packages, &why)
 }
@@ -175,8 +175,8 @@ fn update(progress: &mut Progress) -> Result<()> {
     Ok(())
 }
 
-/// While this lives, packages that are installed do not start their services: the benchmark
-/// starts servers itself, and only in namespaces.
+/// While this lives, packages that are installed do not start their services: tests and benchmark
+/// start servers themselves, and only in namespaces.
 struct NoServices {
     policy: PathBuf,
 }
