@@ -4,11 +4,12 @@ use anyhow::{Context as _, Result, ensure};
 use failover::dataplane::DataPlane;
 
 use crate::frame::{Frame, Question};
-use crate::names::{NameSet, SHORT};
+use crate::names::{NameSet, SHORT, ZONE};
 use crate::programs::{PASS, Program, ProgramInfo, TX, Textbook};
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
+const HTTPS: u16 = 65;
 /// Queries of one case at most.
 const MAX_QUERIES: usize = failover_common::bench::MAX_TEMPLATES;
 
@@ -187,7 +188,29 @@ pub(crate) fn all(most_names: usize) -> Vec<Case> {
             Expect::Answers(0),
         )
         .without_textbook(),
-        Case::new("unknown name", one, one.unknown().map(v4_a), Expect::Pass),
+        Case::new(
+            "NODATA, type HTTPS",
+            one,
+            ask(one, HTTPS).map(v4),
+            Expect::Answers(0),
+        )
+        .without_textbook(),
+        Case::new(
+            "A, cookie",
+            one,
+            ask(one, A).map(|q| v4(q.with_cookie())),
+            both,
+        )
+        .without_textbook(),
+        Case::new("NXDOMAIN", one, one.unknown().map(v4_a), Expect::Answers(0)).without_textbook(),
+        Case::new(
+            "NXDOMAIN, 30 labels",
+            one,
+            std::iter::once(v4_a(many_labels())),
+            Expect::Answers(0),
+        )
+        .without_textbook(),
+        Case::new("name outside", one, one.outside().map(v4_a), Expect::Pass),
         Case::new("TCP", one, ask(one, A).map(|q| v4(q).tcp()), Expect::Pass),
         Case::new(
             "UDP, another port",
@@ -202,14 +225,23 @@ pub(crate) fn all(most_names: usize) -> Vec<Case> {
         }
         let set = NameSet { names, ..one };
         cases.push(Case::new("A, EDNS", set, ask(set, A).map(v4), both));
+        cases.push(
+            Case::new("NXDOMAIN", set, set.unknown().map(v4_a), Expect::Answers(0))
+                .without_textbook(),
+        );
         cases.push(Case::new(
-            "unknown name",
+            "name outside",
             set,
-            set.unknown().map(v4_a),
+            set.outside().map(v4_a),
             Expect::Pass,
         ));
     }
     cases
+}
+
+/// A name of 30 labels in the zone.
+fn many_labels() -> Vec<u8> {
+    [&b"\x01x".repeat(28)[..], ZONE].concat()
 }
 
 fn v4_a(name: Vec<u8>) -> Frame {

@@ -19,6 +19,7 @@ pub(crate) struct Question {
     name: Vec<u8>,
     qtype: u16,
     edns: bool,
+    cookie: bool,
 }
 
 impl Question {
@@ -28,6 +29,7 @@ impl Question {
             name,
             qtype,
             edns: true,
+            cookie: false,
         }
     }
 
@@ -35,6 +37,14 @@ impl Question {
     pub(crate) fn without_edns(self) -> Self {
         Self {
             edns: false,
+            ..self
+        }
+    }
+
+    /// The same with a client cookie.
+    pub(crate) fn with_cookie(self) -> Self {
+        Self {
+            cookie: true,
             ..self
         }
     }
@@ -55,7 +65,13 @@ impl Question {
         bytes.extend(self.qtype.to_be_bytes());
         bytes.extend([0, 1]);
         if self.edns {
-            bytes.extend([0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, 0]);
+            let options: &[u8] = if self.cookie {
+                b"\0\x0a\0\x08CLIENT.."
+            } else {
+                &[]
+            };
+            bytes.extend([0, 0, 41, 0x04, 0xd0, 0, 0, 0, 0, 0, options.len() as u8]);
+            bytes.extend(options);
         }
         bytes
     }

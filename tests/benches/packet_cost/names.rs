@@ -7,8 +7,8 @@ use anyhow::Result;
 use bytes::Bytes;
 use failover::dataplane::{Change, DataPlane, Generation};
 use failover::model::{
-    Fqdn, Model, Name, NameServer, OnAllDown, SerialPolicy, Service, ServiceId, Settings, Soa,
-    XdpMode, Zone, ZoneId,
+    CookieSecret, Fqdn, Model, Name, NameServer, OnAllDown, SerialPolicy, Service, ServiceId,
+    Settings, Soa, XdpMode, Zone, ZoneId,
 };
 use failover::policy::{Answer, Weighted};
 use failover::wire::{AddressAnswer, Family};
@@ -18,7 +18,7 @@ use crate::frame::{LISTEN_V4, LISTEN_V6};
 /// Octets of a short name: `www.example.com` has as many.
 pub(crate) const SHORT: usize = 17;
 /// The zone of all names, in wire format: 12 octets.
-const ZONE: &[u8] = b"\x05bench\x04test\0";
+pub(crate) const ZONE: &[u8] = b"\x05bench\x04test\0";
 /// Names of one service.
 const NAMES_PER_SERVICE: usize = 100;
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
@@ -80,6 +80,15 @@ impl NameSet {
     pub(crate) fn unknown(self) -> impl Iterator<Item = Vec<u8>> {
         let count = self.names.min(1000);
         (0..count).map(move |index| self.name(self.names + index))
+    }
+
+    /// As many names of no zone of ours.
+    pub(crate) fn outside(self) -> impl Iterator<Item = Vec<u8>> {
+        self.unknown().map(|mut name| {
+            let last = name.len() - 2;
+            name[last] = b'x';
+            name
+        })
     }
 
     /// Our program with the set.
@@ -158,7 +167,7 @@ impl NameSet {
                 bpf_dir: "/nonexistent".into(),
                 max_stale: None,
                 nsid: None,
-                cookies: None,
+                cookies: Some(CookieSecret(*b"0123456789abcdef")),
             },
             zones: vec![zone()],
             wans: vec![],
