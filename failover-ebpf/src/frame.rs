@@ -1,11 +1,7 @@
 //! Ethernet, IP and UDP: is this a datagram to the name server?
 
 use aya_ebpf::programs::XdpContext;
-use failover_common::{
-    checksum::{add64, fold},
-    counters::Counter,
-    settings::MAX_LISTEN,
-};
+use failover_common::{checksum::fold, counters::Counter, settings::MAX_LISTEN};
 
 use crate::{
     maps::setting,
@@ -14,8 +10,10 @@ use crate::{
 
 const ETHERNET_LEN: usize = 14;
 const VLAN_TAG_LEN: usize = 4;
-const IPV4_LEN: usize = 20;
-const IPV6_LEN: usize = 40;
+/// Octets of an IPv4 header without options.
+pub(crate) const IPV4_LEN: usize = 20;
+/// Octets of an IPv6 header.
+pub(crate) const IPV6_LEN: usize = 40;
 /// Octets of a UDP header.
 pub(crate) const UDP_LEN: usize = 8;
 /// Longest frame that may carry padding: the shortest that Ethernet allows, tags removed or not.
@@ -30,11 +28,16 @@ const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
 const ETH_P_8021Q: u16 = 0x8100u16.to_be();
 const ETH_P_8021AD: u16 = 0x88a8u16.to_be();
 
-/// A UDP datagram to our port at one of our addresses. Fields keep the packet's byte order
-/// but for lengths.
+/// A UDP datagram to our port at one of our addresses: where its parts lie.
+///
+/// One struct for IPv4 and IPv6, told apart by a number, so that the verifier goes through
+/// what follows once.
 pub(crate) struct Frame {
     /// Octets before the IP header: Ethernet with its tags.
     pub l2_len: usize,
+    /// Octets of the IP header: [`IPV4_LEN`], without options, or [`IPV6_LEN`], without
+    /// extension headers.
+    pub ip_len: usize,
     /// Octets before the UDP header.
     pub udp: usize,
     /// Octets before the DNS header.
@@ -43,46 +46,8 @@ pub(crate) struct Frame {
     pub message_len: usize,
     /// Octets of the frame, with padding.
     pub len: usize,
-    /// The network layer.
-    pub ip: Ip,
-    /// Source and destination port.
-    pub ports: [u16; 2],
     /// See [`Noise`].
     pub noise: Noise,
-}
-
-/// The network layer of a query: IPv4 without options or IPv6 without extension headers.
-///
-/// One struct for both, told apart by a number, so that the verifier goes through what
-/// follows once.
-#[derive(Clone, Copy)]
-pub(crate) struct Ip {
-    /// Octets of the header: 20 or 40.
-    pub len: usize,
-    /// The header's first word: version, type of service, and total length or flow label.
-    pub start: u32,
-    /// IPv4: identification and flags.
-    pub id: u32,
-    /// Source; an IPv4 address in the first word.
-    pub source: [u64; 2],
-    /// Destination; an IPv4 address in the first word.
-    pub destination: [u64; 2],
-}
-
-impl Ip {
-    /// Whether this is IPv4.
-    #[inline(always)]
-    pub(crate) fn is_v4(&self) -> bool {
-        self.len == IPV4_LEN
-    }
-
-    /// The pseudo header's addresses, unfolded (RFC 768; RFC 8200 section 8.1).
-    #[inline(always)]
-    pub(crate) fn address_sum(&self) -> u64 {
-        let [s0, s1] = self.source;
-        let [d0, d1] = self.destination;
-        add64(add64(add64(add64(0, s0), s1), d0), d1)
-    }
 }
 
 /// Parses the headers of the packet.
@@ -170,15 +135,7 @@ fn parse_v4(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
     }
     let udp_len = usize::from(u16::from_be(field!(udp_len as u16)));
     let total_len = (u32::from_be(start) & 0xffff) as usize;
-    let [source, destination] = addresses.map(|address| [u64::from(address), 0]);
-    let ip = Ip {
-        len: IPV4_LEN,
-        start,
-        id,
-        source,
-        destination,
-    };
-    finish(ctx, l2_len, total_len, udp_len, ip, ports)
+    finish(ctx, l2_len, IPV4_LEN, total_len, udp_len)
 }
 
 /// Reads the destination port of the headers in [`parse_v4`].
@@ -223,14 +180,7 @@ fn parse_v6(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
     }
     let udp_len = usize::from(u16::from_be(lengths.to_le() as u16));
     let payload_len = usize::from(u16::from_be(next.to_le() as u16));
-    let ip = Ip {
-        len: IPV6_LEN,
-        start,
-        id: 0,
-        source,
-        destination,
-    };
-    finish(ctx, l2_len, IPV6_LEN + payload_len, udp_len, ip, ports)
+    finish(ctx, l2_len, IPV6_LEN, IPV6_LEN + payload_len, udp_len)
 }
 
 /// The lengths of frame, IP and UDP agree.
@@ -238,38 +188,27 @@ fn parse_v6(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
 fn finish(
     ctx: &XdpContext,
     l2_len: usize,
+    ip_len: usize,
     total_len: usize,
     udp_len: usize,
-    ip: Ip,
-    ports: [u16; 2],
 ) -> Result<Frame, Counter> {
     let len = packet::len(ctx);
     let used = l2_len + total_len;
-    if total_len != ip.len + udp_len
+    if total_len != ip_len + udp_len
         || !(UDP_LEN..LONGEST_DATAGRAM).contains(&udp_len)
         || (len != used && (len < used || len > LONGEST_PADDED))
     {
         return Err(Counter::PassedLength);
     }
     let noise = Noise::new(ctx).ok_or(Counter::PassedOther)?;
-    let udp = noise.bound::<0x3f>(l2_len + ip.len);
+    let udp = noise.bound::<0x3f>(l2_len + ip_len);
     Ok(Frame {
         l2_len: noise.bound::<0x1f>(l2_len),
+        ip_len: noise.bound::<0x3f>(ip_len),
         udp,
         dns: udp + UDP_LEN,
         message_len: noise.bound::<0xfff>(udp_len - UDP_LEN),
         len: noise.bound::<0x1fff>(len),
-        ip: Ip {
-            len: noise.bound::<0x3f>(ip.len),
-            start: ip.start,
-            id: noise.forget(u64::from(ip.id)) as u32,
-            source: [noise.forget(ip.source[0]), noise.forget(ip.source[1])],
-            destination: [
-                noise.forget(ip.destination[0]),
-                noise.forget(ip.destination[1]),
-            ],
-        },
-        ports,
         noise,
     })
 }

@@ -10,20 +10,18 @@ use failover_common::{
 };
 
 use crate::{
-    encloser,
     frame::Frame,
     maps::{
-        ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, NODES, SERVICE_HITS, SERVICES, STATE, TAILS,
-        ZONES, setting, shared,
+        ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES, STATE, TAILS, setting,
+        shared,
     },
+    nodes,
     packet::Noise,
     query::{Name, Query, is_named},
 };
 
-const TYPE_A: u16 = 1;
-const TYPE_AAAA: u16 = 28;
-/// NXDOMAIN in the flags of a header, as it lies in the packet.
-const NXDOMAIN: u16 = 3u16.to_be();
+pub(crate) const TYPE_A: u16 = 1;
+pub(crate) const TYPE_AAAA: u16 = 28;
 /// Longest chain of the name table; the writer keeps to it.
 const MAX_CHAIN: usize = 16;
 
@@ -44,18 +42,15 @@ pub(crate) struct Found {
     pub hits: *mut u64,
 }
 
-/// What is at a name.
-struct Place {
-    /// Index of the service whose addresses are there; [`Node::NONE`].
-    service: u32,
-    /// Index of the tail of these addresses.
-    tail: u32,
-    /// What answers other types, see [`Node::otherwise`].
-    otherwise: u32,
-    /// Index of the zone; [`Node::NONE`]: that of the tail.
-    zone: u32,
-    /// Response code of a denial, as it lies in the flags.
-    rcode: u16,
+/// What is at the name of a query.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// Index of the service whose addresses are asked for; [`Node::NONE`]: a tail is the reply.
+    pub service: u32,
+    /// Index of the tail of these addresses, or of that reply.
+    pub tail: u32,
+    /// Flags of that reply.
+    pub flags: u16,
 }
 
 /// Indices and numbers of a reply.
@@ -64,6 +59,8 @@ struct Choice {
     flags: u16,
     sent: u8,
     tail: u32,
+    /// Where it is counted.
+    counted: u32,
 }
 
 /// Finds what answers the query.
@@ -74,18 +71,13 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
     if generation == 0 {
         return Err(Counter::PassedStale);
     }
-    if is_for_user_space(query.qtype) {
-        return Err(Counter::PassedType);
-    }
     let noise = frame.noise;
     let place = find_place(ctx, frame, query, generation)?;
     // The ways here have taught the verifier what no longer matters.
     let place = Place {
         service: noise.forget(u64::from(place.service)) as u32,
         tail: noise.forget(u64::from(place.tail)) as u32,
-        otherwise: noise.forget(u64::from(place.otherwise)) as u32,
-        zone: noise.forget(u64::from(place.zone)) as u32,
-        rcode: noise.forget(u64::from(place.rcode)) as u16,
+        flags: noise.forget(u64::from(place.flags)) as u16,
     };
     let valid_until = shared!(state.valid_until);
     // SAFETY: a helper without arguments.
@@ -93,21 +85,20 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
         return Err(Counter::PassedStale);
     }
     let is_v6 = query.qtype == TYPE_AAAA;
-    let by_service = place.service != Node::NONE && (is_v6 || query.qtype == TYPE_A);
-    let choice = if by_service {
+    let choice = if place.service == Node::NONE {
+        Choice {
+            answer: NO_ADDRESSES,
+            flags: place.flags,
+            sent: 0,
+            tail: place.tail,
+            counted: setting!(services),
+        }
+    } else {
         choose_addresses(&place, is_v6, generation)?
-    } else {
-        choose_reply(&place, generation)?
     };
-    let counted = if by_service {
-        place.service
-    } else {
-        setting!(services)
-    };
-    let counted = noise.forget(u64::from(counted)) as u32;
     let is_v6 = noise.bound::<1>(usize::from(is_v6));
     let hits = SERVICE_HITS
-        .get_ptr_mut(counted)
+        .get_ptr_mut(noise.forget(u64::from(choice.counted)) as u32)
         .ok_or(Counter::PassedName)?;
     let tail = noise.forget(u64::from(choice.tail)) as u32;
     Ok(Found {
@@ -121,14 +112,8 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
     })
 }
 
-/// Types that are not data of a name (RFC 6895 section 3.1).
-#[inline(always)]
-fn is_for_user_space(qtype: u16) -> bool {
-    const OPT: u16 = 41;
-    qtype == OPT || (128..=255).contains(&qtype) || qtype == 0
-}
-
-/// What is at the name of the query.
+/// What is at the name of the query. Only addresses at plain names of services are found
+/// here; all else is the business of [`nodes`].
 #[inline(always)]
 fn find_place(
     ctx: &XdpContext,
@@ -136,75 +121,22 @@ fn find_place(
     query: &Query,
     generation: u64,
 ) -> Result<Place, Counter> {
-    let name = &query.name;
-    if let Some((_, slot)) = find_name(ctx, frame.noise, name, generation) {
-        let Some(node) = node_of(slot) else {
+    let slot = find_name(ctx, frame.noise, &query.name, generation);
+    let index = match slot {
+        Some((_, slot))
+            if slot.target & NameSlot::NODE == 0
+                && (query.qtype == TYPE_A || query.qtype == TYPE_AAAA) =>
+        {
             return Ok(Place {
                 service: slot.target,
                 tail: slot.tail,
-                otherwise: Node::DENY,
-                zone: Node::NONE,
-                rcode: 0,
+                flags: 0,
             });
-        };
-        return Ok(Place {
-            service: node.service,
-            tail: slot.tail,
-            otherwise: reply_of(node, query.qtype),
-            zone: node.zone,
-            rcode: 0,
-        });
-    }
-    let encloser = encloser::find(ctx.ctx, frame.dns, name.len, generation);
-    let slot = NAMES.get(encloser).ok_or(Counter::PassedName)?;
-    let denial = Place {
-        service: Node::NONE,
-        tail: slot.tail,
-        otherwise: Node::DENY,
-        zone: Node::NONE,
-        rcode: NXDOMAIN,
-    };
-    let Some(node) = node_of(slot) else {
-        return Ok(denial);
-    };
-    match node.below {
-        Node::PASS => Err(Counter::PassedName),
-        Node::DENY => Ok(Place {
-            zone: node.zone,
-            ..denial
-        }),
-        service => {
-            let zone = ZONES.get(node.zone).ok_or(Counter::PassedName)?;
-            Ok(Place {
-                service,
-                tail: zone.tails + name.len as u32,
-                zone: node.zone,
-                rcode: 0,
-                ..denial
-            })
         }
-    }
-}
-
-/// The node of a name that is more than the name of a service.
-#[inline(always)]
-fn node_of(slot: &NameSlot) -> Option<&'static Node> {
-    if slot.target & NameSlot::NODE == 0 {
-        None
-    } else {
-        NODES.get(slot.target & !NameSlot::NODE)
-    }
-}
-
-/// What a node answers to a type without regard to its service.
-#[inline(always)]
-fn reply_of(node: &Node, qtype: u16) -> u32 {
-    for index in 0..Node::TYPES {
-        if node.types[index] == qtype {
-            return node.replies[index];
-        }
-    }
-    node.otherwise
+        Some((index, _)) => index,
+        None => Node::NONE,
+    };
+    nodes::find(ctx, frame, query, index, generation)
 }
 
 /// The addresses of a service.
@@ -224,7 +156,7 @@ fn choose_addresses(place: &Place, is_v6: bool, generation: u64) -> Result<Choic
     let tail = if header.follow == Follow::NameServers as u8 {
         place.tail
     } else if header.follow == Follow::Soa as u8 {
-        find_denial(place, generation)?
+        nodes::denial_beside(place.tail, generation)?
     } else {
         NO_TAIL
     };
@@ -233,40 +165,8 @@ fn choose_addresses(place: &Place, is_v6: bool, generation: u64) -> Result<Choic
         flags: header.flags,
         sent: header.sent,
         tail,
+        counted: place.service,
     })
-}
-
-/// A denial, or a static reply.
-#[inline(always)]
-fn choose_reply(place: &Place, generation: u64) -> Result<Choice, Counter> {
-    let tail = match place.otherwise {
-        Node::PASS => return Err(Counter::PassedType),
-        Node::DENY => find_denial(place, generation)?,
-        tail => tail,
-    };
-    let header = &TAILS.get(tail).ok_or(Counter::PassedOvertaken)?.header;
-    Ok(Choice {
-        answer: NO_ADDRESSES,
-        flags: header.flags | place.rcode,
-        sent: 0,
-        tail,
-    })
-}
-
-/// Index of the zone's denial.
-#[inline(always)]
-fn find_denial(place: &Place, generation: u64) -> Result<u32, Counter> {
-    let zone = if place.zone == Node::NONE {
-        TAILS
-            .get(place.tail)
-            .ok_or(Counter::PassedOvertaken)?
-            .header
-            .zone
-    } else {
-        place.zone
-    };
-    let zone = ZONES.get(zone).ok_or(Counter::PassedOvertaken)?;
-    select(&zone.denial, generation)
 }
 
 /// The slot of a name and its index, if `generation` has it.
@@ -325,7 +225,7 @@ fn words<const BYTES: usize, const WORDS: usize>(name: &[u8; BYTES]) -> &[u64; W
 /// The writer overwrites the older version when it prepares the next generation. A reader
 /// that was overtaken by two publications looks again, once.
 #[inline(always)]
-fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
+pub(crate) fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
     let version = Cell::select(
         [shared!(cell.versions[0]), shared!(cell.versions[1])],
         generation,

@@ -13,10 +13,10 @@
     reason = "as the xdp macro wants its functions, and makes them"
 )]
 
-mod encloser;
 mod frame;
 mod lookup;
 mod maps;
+mod nodes;
 mod packet;
 mod query;
 mod reply;

@@ -5,6 +5,7 @@
 //! driver has no such room, or not enough of it, it is made at the end.
 
 use aya_ebpf::{
+    bindings::xdp_md,
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     programs::XdpContext,
 };
@@ -18,7 +19,7 @@ use failover_common::{
 
 use crate::{
     Stop,
-    frame::{Frame, UDP, UDP_LEN},
+    frame::{Frame, IPV4_LEN, UDP, UDP_LEN},
     lookup::{Found, next_turn},
     maps::{ANSWERS, LARGE_ANSWERS, STATE, setting, shared},
     packet::{self, Noise, load, opaque, store},
@@ -30,8 +31,8 @@ const CLASSIC_SIZE: usize = 512;
 /// Growth at the front that every driver with headroom allows: 256 octets less the kernel's
 /// `struct xdp_frame`.
 const MAX_HEAD_GROWTH: usize = 192;
-/// Longest DNS header with question.
-const MAX_MESSAGE: usize = HEADER_LEN + MAX_NAME_LEN + TYPE_CLASS_LEN;
+/// Longest question.
+const MAX_QUESTION: usize = MAX_NAME_LEN + TYPE_CLASS_LEN;
 /// TTL and hop limit of replies.
 const TTL: u8 = 64;
 /// RD in the flags of a header, as they lie in the packet.
@@ -213,25 +214,20 @@ fn write(
     plan: &Plan,
     shift: usize,
 ) -> Option<()> {
-    let question_end = frame.dns + HEADER_LEN + query.name.len + TYPE_CLASS_LEN;
-    let udp_len = (question_end - frame.dns + plan.records_len() + UDP_LEN) as u16;
-    let address_sum = frame.ip.address_sum();
+    let question_len = query.name.len + TYPE_CLASS_LEN;
+    let message_len = HEADER_LEN + question_len + plan.records_len();
+    let udp_len = (message_len + UDP_LEN) as u16;
 
+    // Headers first: what is moved later would be written over them.
+    let (ports, id_flags) = read_headers(ctx, shift + frame.udp)?;
     write_ethernet(ctx, frame, shift)?;
-    write_ip(ctx, frame, udp_len)?;
-    move_message(ctx, frame, question_end - frame.dns, shift)?;
-    let flags_sum = write_header(ctx, frame, found, plan)?;
+    let address_sum = write_ip(ctx, frame, shift, udp_len)?;
+    move_question(ctx, frame, question_len, shift)?;
 
-    let mut at = question_end;
+    let mut at = frame.dns + HEADER_LEN + question_len;
     let answer_sum = if found.answer & Cell::LARGE == 0 {
-        write_answer(
-            ctx,
-            frame.noise,
-            at,
-            ANSWERS.get(found.answer)?,
-            plan,
-            found,
-        )?
+        let answer = ANSWERS.get(found.answer)?;
+        write_answer(ctx, frame.noise, at, answer, plan, found)?
     } else {
         let answer = LARGE_ANSWERS.get(found.answer & !Cell::LARGE)?;
         write_answer(ctx, frame.noise, at, answer, plan, found)?
@@ -248,59 +244,86 @@ fn write(
         write_opt(ctx, frame, at, query.edns)?
     };
 
+    let flags = u32::from(found.flags.to_le()) << 16;
+    let recursion_desired = u32::from(RD.to_le()) << 16;
+    let id_flags = id_flags & (0xffff | recursion_desired) | flags;
+    let counts = u64::from(1u16.to_be())
+        | u64::from(plan.answer_count.to_be()) << 16
+        | u64::from(plan.authority_count.to_be()) << 32
+        | u64::from(plan.additional_count.to_be()) << 48;
     // The records start where the question ends: at an odd offset if the name is odd.
     let odd = query.name.len & 1 == 1;
     let records_sum = u64::from(query.type_class) + answer_sum + plan.tail_sum;
     let sum = address_sum
-        + u64::from(frame.ports[0])
-        + u64::from(frame.ports[1])
+        + u64::from(ports)
         + u64::from(u16::from(UDP).to_be())
         // Once in the pseudo header, once in the header itself.
         + 2 * u64::from(udp_len.to_be())
-        + flags_sum
+        + u64::from(id_flags)
         + query.name_sum
         + shift_odd64(records_sum, odd)
         + shift_odd64(opt_sum, odd ^ (plan.tail_len & 1 == 1));
-    let checksum = match !fold(sum) {
+    let checksum = match !fold(add64(sum, counts)) {
         0 => 0xffff,
         checksum => checksum,
     };
-    let udp = u64::from(frame.ports[1].to_le())
-        | u64::from(frame.ports[0].to_le()) << 16
-        | u64::from(udp_len.to_be().to_le()) << 32
-        | u64::from(checksum.to_le()) << 48;
-    store(ctx, frame.udp, udp.to_le())
+    let udp = u64::from(ports.rotate_left(16))
+        | u64::from(udp_len.to_be()) << 32
+        | u64::from(checksum) << 48;
+    write_headers(ctx, frame.udp, udp, id_flags, counts)
+}
+
+/// UDP and DNS header as they lie in the packet, in words of a little-endian machine.
+#[repr(C, packed)]
+struct Headers {
+    /// Ports, length, checksum.
+    udp: u64,
+    /// ID and flags.
+    id_flags: u32,
+    /// Records in each section.
+    counts: u64,
+}
+
+/// Ports, and ID and flags, of the query.
+#[inline(always)]
+fn read_headers(ctx: &XdpContext, at: usize) -> Option<(u32, u32)> {
+    let headers: *const Headers = packet::at(ctx, at)?;
+    // SAFETY: `at` checked the whole of it; see there on alignment.
+    unsafe { Some((*headers.cast::<u32>(), (*headers).id_flags)) }
+}
+
+#[inline(always)]
+fn write_headers(ctx: &XdpContext, at: usize, udp: u64, id_flags: u32, counts: u64) -> Option<()> {
+    store(
+        ctx,
+        at,
+        Headers {
+            udp,
+            id_flags,
+            counts,
+        },
+    )
 }
 
 /// Addresses swapped, tags and type kept.
 #[inline(always)]
 fn write_ethernet(ctx: &XdpContext, frame: &Frame, shift: usize) -> Option<()> {
-    let from: *const [u16; 7] = packet::at(ctx, shift)?;
+    const ADDRESS: u64 = 0xffff_ffff_ffff;
+    // The first eight octets, and the last eight.
+    let from: *const [u8; 14] = packet::at(ctx, shift)?;
     // SAFETY: `at` checked the whole header; see there on alignment.
-    let (destination, source, ethertype) = unsafe {
-        let address = |half| {
-            let start: *const u16 = from.cast::<u16>().add(half);
-            (*start.cast::<u32>(), *start.add(2))
-        };
-        (address(0), address(3), (*from)[6])
-    };
+    let (start, end) = unsafe { (*from.cast::<u64>(), *from.cast::<u8>().add(6).cast::<u64>()) };
     // Two tags and what follows them, or one, or none: all of it is moved.
     let tags = if frame.l2_len > 14 {
         load::<u64>(ctx, shift + 14)?
     } else {
         0
     };
-    let to: *mut [u16; 7] = packet::at(ctx, 0)?;
+    let to: *mut [u8; 14] = packet::at(ctx, 0)?;
     // SAFETY: as above.
     unsafe {
-        let put = |half, (start, end)| {
-            let place: *mut u16 = to.cast::<u16>().add(half);
-            *place.cast::<u32>() = start;
-            *place.add(2) = end;
-        };
-        put(0, source);
-        put(3, destination);
-        (*to)[6] = ethertype;
+        *to.cast::<u64>() = end & ADDRESS | start << 48;
+        *to.cast::<u8>().add(6).cast::<u64>() = start & ADDRESS | end & !ADDRESS;
     }
     if frame.l2_len > 14 {
         store(ctx, 14, tags)?;
@@ -308,45 +331,25 @@ fn write_ethernet(ctx: &XdpContext, frame: &Frame, shift: usize) -> Option<()> {
     Some(())
 }
 
-/// Moves DNS header and question, `len` octets (17 or more), towards the start by `shift`.
+/// Moves the question, `len` octets, towards the start by `shift`. What precedes it is
+/// written later.
 #[inline(always)]
-fn move_message(ctx: &XdpContext, frame: &Frame, len: usize, shift: usize) -> Option<()> {
+fn move_question(ctx: &XdpContext, frame: &Frame, len: usize, shift: usize) -> Option<()> {
     if shift == 0 {
         return Some(());
     }
-    // Read before anything is written over it, written last.
-    let end = frame.dns + len - 8;
+    // Read before anything is written over it, written last. It may start in the header.
+    let end = frame.dns + HEADER_LEN + len - 8;
     let last: u64 = load(ctx, shift + end)?;
-    let loop_end = frame.noise.bound::<0x1ff>(len - 8);
+    let loop_end = frame.noise.bound::<0x1ff>(len) as i64 - 8;
     let mut offset = 0;
-    while offset < MAX_MESSAGE && offset < loop_end {
-        let word: u64 = load(ctx, shift + frame.dns + offset)?;
-        store(ctx, frame.dns + offset, word)?;
+    while offset < MAX_QUESTION && (offset as i64) < loop_end {
+        let at = frame.dns + HEADER_LEN + offset;
+        let word: u64 = load(ctx, shift + at)?;
+        store(ctx, at, word)?;
         offset += 8;
     }
     store(ctx, end, last)
-}
-
-/// Flags and counts. Returns the sum of the header.
-#[inline(always)]
-fn write_header(ctx: &XdpContext, frame: &Frame, found: &Found, plan: &Plan) -> Option<u64> {
-    let header: *mut [u32; 3] = packet::at(ctx, frame.dns)?;
-    // SAFETY: `at` checked the whole header; see there on alignment.
-    let id_flags = unsafe { (*header)[0] }.to_le();
-    let flags = u32::from(found.flags.to_le()) << 16;
-    let recursion_desired = u32::from(RD.to_le()) << 16;
-    let start = (id_flags & (0xffff | recursion_desired) | flags).to_le();
-    let counts = u64::from(1u16.to_be())
-        | u64::from(plan.answer_count.to_be()) << 16
-        | u64::from(plan.authority_count.to_be()) << 32
-        | u64::from(plan.additional_count.to_be()) << 48;
-    let counts = counts.to_le();
-    // SAFETY: as above.
-    unsafe {
-        (*header)[0] = start;
-        *header.cast::<u32>().add(1).cast::<u64>() = counts;
-    }
-    Some(add64(u64::from(start), counts))
 }
 
 /// The address records of either type. Returns their sum.
@@ -548,8 +551,8 @@ fn write_cookie(ctx: &XdpContext, frame: &Frame, at: usize, edns: Edns) -> Optio
     let head = HEAD.to_be();
     let client = edns.client_cookie;
     let stamp = cookie::stamp(shared!(STATE.get(0)?.time) as u32);
-    let [a0, a1] = frame.ip.source;
-    let hash = hash_cookie(client, stamp, a0, a1, frame.ip.is_v4());
+    let is_v4 = frame.ip_len == IPV4_LEN;
+    let hash = hash_cookie(ctx.ctx, frame.l2_len, is_v4, client, stamp);
     store(ctx, at, head)?;
     store(ctx, at + 4, client)?;
     store(ctx, at + 12, stamp.to_le())?;
@@ -558,11 +561,22 @@ fn write_cookie(ctx: &XdpContext, frame: &Frame, at: usize, edns: Edns) -> Optio
     Some(add64(sum, hash.to_le()))
 }
 
-/// The hash of a server cookie; words as they lie in the packet.
+/// The hash of a server cookie for whom the reply's IP header at `ip` sends it to.
 ///
 /// A function of its own, so that the registers of the usual way are not spent on it.
 #[inline(never)]
-fn hash_cookie(client: u64, stamp: u64, a0: u64, a1: u64, is_v4: bool) -> u64 {
+fn hash_cookie(context: *mut xdp_md, ip: usize, is_v4: bool, client: u64, stamp: u64) -> u64 {
+    const DESTINATION_V4: usize = 16;
+    const DESTINATION_V6: usize = 24;
+    let ctx = &XdpContext::new(context);
+    let ip = ip & 0x1f;
+    let address = if is_v4 {
+        load(ctx, ip + DESTINATION_V4).map(|word: u32| [u64::from(word), 0])
+    } else {
+        load(ctx, ip + DESTINATION_V6)
+    };
+    // There always is one.
+    let [a0, a1]: [u64; 2] = address.unwrap_or_default();
     let secret = [
         setting!(cookie_secret[0]).to_le(),
         setting!(cookie_secret[1]).to_le(),
@@ -576,31 +590,27 @@ fn hash_cookie(client: u64, stamp: u64, a0: u64, a1: u64, is_v4: bool) -> u64 {
     )
 }
 
-/// The IP header: addresses swapped, TTL and lengths set.
+/// The IP header: addresses swapped, TTL and lengths set. Returns the sum of the pseudo header's
+/// addresses, unfolded (RFC 768; RFC 8200 section 8.1).
 #[inline(always)]
-fn write_ip(ctx: &XdpContext, frame: &Frame, udp_len: u16) -> Option<()> {
-    let at = frame.l2_len;
-    let ip = &frame.ip;
-    if ip.is_v4() {
-        let total_len = udp_len + ip.len as u16;
-        let start =
-            (ip.start.to_le() & 0xffff | u32::from(total_len.to_be().to_le()) << 16).to_le();
-        let ttl = (u32::from(TTL) | u32::from(UDP) << 8).to_le();
-        let checksum =
-            !fold(u64::from(start) + u64::from(ip.id) + u64::from(ttl) + ip.address_sum());
-        let header = [
-            start,
-            ip.id,
-            (ttl.to_le() | u32::from(checksum.to_le()) << 16).to_le(),
-            ip.destination[0] as u32,
-            ip.source[0] as u32,
-        ];
-        store(ctx, at, header)
+fn write_ip(ctx: &XdpContext, frame: &Frame, shift: usize, udp_len: u16) -> Option<u64> {
+    let (from, to) = (shift + frame.l2_len, frame.l2_len);
+    let sum = if frame.ip_len == IPV4_LEN {
+        let [start, id, _, source, destination]: [u32; 5] = load(ctx, from)?;
+        let total_len = udp_len + IPV4_LEN as u16;
+        let start = start & 0xffff | u32::from(total_len.to_be()) << 16;
+        let ttl = u32::from(TTL) | u32::from(UDP) << 8;
+        let addresses = u64::from(source) + u64::from(destination);
+        let checksum = !fold(u64::from(start) + u64::from(id) + u64::from(ttl) + addresses);
+        let ttl = ttl | u32::from(checksum) << 16;
+        store(ctx, to, [start, id, ttl, destination, source])?;
+        addresses
     } else {
-        let rest = u32::from(udp_len.to_be().to_le()) | u32::from(UDP) << 16 | u32::from(TTL) << 24;
-        let [d0, d1] = ip.destination;
-        let [s0, s1] = ip.source;
-        let start = u64::from(ip.start.to_le()) | u64::from(rest) << 32;
-        store(ctx, at, [start.to_le(), d0, d1, s0, s1])
-    }
+        let [start, s0, s1, d0, d1]: [u64; 5] = load(ctx, from)?;
+        let rest = u32::from(udp_len.to_be()) | u32::from(UDP) << 16 | u32::from(TTL) << 24;
+        let start = start & 0xffff_ffff | u64::from(rest) << 32;
+        store(ctx, to, [start, d0, d1, s0, s1])?;
+        add64(add64(add64(add64(0, s0), s1), d0), d1)
+    };
+    Some(frame.noise.forget(sum))
 }
