@@ -5,6 +5,7 @@
 //! - [`dig`]: the output of the real `dig`, taken apart;
 //! - [`reference`](mod@reference): what the reference case answers;
 //! - [`cases`]: DNS cases as text, compared with replies;
+//! - [`transcripts`]: what real clients show, as documentation;
 //! - [`command`]: programs run with errors that say what went wrong.
 //!
 //! A privileged test starts with [`privileged`]; `cargo xtask test` is what enables it:
@@ -26,6 +27,7 @@ pub mod dig;
 pub mod dns;
 pub mod lab;
 pub mod reference;
+pub mod transcripts;
 
 /// The variable by which `cargo xtask test` lets privileged tests run.
 pub const PRIVILEGED: &str = "FAILOVER_PRIVILEGED";

@@ -10,6 +10,7 @@ mod privilege;
 mod run;
 mod setup;
 mod test;
+mod transcripts;
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -55,6 +56,11 @@ enum Command {
         /// How the XDP program is attached
         #[arg(long)]
         xdp: Option<Xdp>,
+        #[arg(long, hide = true)]
+        built: bool,
+    },
+    /// Run the commands in docs/transcripts.md again and write down what they print
+    Transcripts {
         #[arg(long, hide = true)]
         built: bool,
     },
@@ -122,6 +128,7 @@ fn run_command() -> Result<()> {
         Command::Run { xdp, built, .. } => run::in_the_lab(xdp, built),
         Command::Lab { args } => lab::lab(args),
         Command::Demo { xdp, built } => demo::demo(xdp, built),
+        Command::Transcripts { built } => transcripts::transcripts(built),
         Command::Test {
             second_kernel: true,
             ..

@@ -230,6 +230,15 @@ impl Daemon {
         self.child.id()
     }
 
+    /// How much CPU time it has used.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn cpu_time(&self) -> Result<Duration> {
+        processes::cpu_time(self.pid()).context("the daemon does not run")
+    }
+
     /// Stops the daemon and waits for its end.
     ///
     /// # Errors

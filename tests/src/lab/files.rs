@@ -104,6 +104,17 @@ wan = [
     }
 }
 
+/// A configuration with the interfaces and directories of a lab in its section `[server]`; `None`
+/// where it has no such section.
+pub(super) fn in_lab(config: &str, dir: &Path, bpf_dir: &Path) -> Option<String> {
+    let (before, after) = config.split_once("[server]\n")?;
+    let dir = dir.display();
+    Some(format!(
+        "{before}[server]\ninterfaces = {INTERFACES:?}\ncontrol_socket = \"{dir}/control.sock\"\n\
+         state_dir = \"{dir}/state\"\nbpf_dir = {bpf_dir:?}\n{after}"
+    ))
+}
+
 /// Name, address, priority, offsite.
 type ServerLine = (&'static str, &'static str, &'static str, bool);
 

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 
 use super::processes::{self, StartTime};
-use super::{Config, Host, Netns, RUN_DIR, Server, Wan, serve_command};
+use super::{Config, Host, Netns, RUN_DIR, Server, Wan, files, serve_command};
 use crate::command;
 
 /// How long a server may take to listen, and a link to come up.
@@ -162,6 +162,19 @@ impl Handle {
         let file = self.config_file();
         fs::write(&file, config.render(&self.dir, &self.bpf_dir()))
             .with_context(|| format!("cannot write {}", file.display()))
+    }
+
+    /// Writes the configuration file from one that says nothing of interfaces and directories.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read or written.
+    pub fn configure_from(&self, from: &Path) -> Result<()> {
+        let text = fs::read_to_string(from).with_context(|| from.display().to_string())?;
+        let config = files::in_lab(&text, &self.dir, &self.bpf_dir())
+            .with_context(|| format!("no [server] in {}", from.display()))?;
+        let file = self.config_file();
+        fs::write(&file, config).with_context(|| format!("cannot write {}", file.display()))
     }
 
     /// Starts a program on a host, its output in a log of that name. It ends with the lab, if not

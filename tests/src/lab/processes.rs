@@ -25,15 +25,23 @@ pub(super) struct StartTime(u64);
 
 /// When the process started; `None` when there is no such process.
 pub(super) fn start_time(pid: u32) -> Option<StartTime> {
+    stat(pid, 22).map(StartTime)
+}
+
+/// CPU time of the process and its threads, in user space and in the kernel for it.
+pub(super) fn cpu_time(pid: u32) -> Option<Duration> {
+    /// Clock ticks per second in `/proc`, as on every Linux on x86-64 (`USER_HZ`).
+    const TICKS: u64 = 100;
+    let ticks = stat(pid, 14)? + stat(pid, 15)?;
+    Some(Duration::from_millis(ticks * 1000 / TICKS))
+}
+
+/// A field of `/proc/PID/stat`, counted as proc(5) does, from the third on.
+fn stat(pid: u32, field: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses, and may contain anything.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields
-        .split_whitespace()
-        .nth(19)?
-        .parse()
-        .ok()
-        .map(StartTime)
+    fields.split_whitespace().nth(field - 3)?.parse().ok()
 }
 
 /// How a process is stopped.

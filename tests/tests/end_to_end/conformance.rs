@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use failover_tests::cases::{self, Case, Heard, Mismatch, Order, Peer, Protocol};
-use failover_tests::lab::topology::{INTERFACES, NS1, NS1_V6};
+use failover_tests::lab::topology::{NS1, NS1_V6};
 use failover_tests::lab::{Config, Host, Lab, Status};
 use failover_tests::reference::{WAN1, WAN2};
 use failover_tests::{command, privileged};
@@ -62,16 +62,7 @@ fn nsd_differs_as_explained() -> Result<()> {
 /// The daemon with the cases' configuration, everything up but the servers called `down`.
 fn start_daemon(mode: &str) -> Result<Site> {
     let lab = lab(&Config::default())?;
-    let config = fs::read_to_string(cases::directory().join("failover.toml"))?;
-    let (before, after) = config
-        .split_once("[server]\n")
-        .context("no [server] in the cases' configuration")?;
-    let (dir, bpf_dir) = (lab.dir().display(), lab.bpf_dir());
-    let config = format!(
-        "{before}[server]\ninterfaces = {INTERFACES:?}\ncontrol_socket = \"{dir}/control.sock\"\n\
-         state_dir = \"{dir}/state\"\nbpf_dir = {bpf_dir:?}\n{after}"
-    );
-    fs::write(lab.config_file(), config)?;
+    lab.configure_from(&cases::directory().join("failover.toml"))?;
     for zone in ZONES {
         copy_zone(zone, lab.dir())?;
     }

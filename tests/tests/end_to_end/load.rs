@@ -61,15 +61,16 @@ fn no_query_is_lost_while_a_server_flaps() -> Result<()> {
     Ok(())
 }
 
-/// What stands after `name`.
-fn field<'a>(report: &'a str, name: &str) -> Result<&'a str> {
+/// What stands after `name` in a report of dnsperf.
+pub(crate) fn field<'a>(report: &'a str, name: &str) -> Result<&'a str> {
     let mut lines = report.lines();
     let field = lines.find_map(|line| line.trim().strip_prefix(name));
     let field = field.with_context(|| format!("no {name:?} in {report}"))?;
     Ok(field.trim())
 }
 
-fn number(report: &str, name: &str) -> Result<u64> {
+/// The number after `name`.
+pub(crate) fn number(report: &str, name: &str) -> Result<u64> {
     let word = field(report, name)?.split_whitespace().next();
     Ok(word.context("a field without value")?.parse()?)
 }

@@ -20,6 +20,8 @@ pub(crate) enum Need {
     Lab,
     /// Other name servers, to hold the DNS cases against.
     Peers,
+    /// Other clients, for the transcripts.
+    Transcripts,
     /// Comparing with other name servers' speed.
     Bench,
     /// Format and lints.

@@ -86,6 +86,12 @@ const PROGRAMS: &[Program] = &[
         "a server to compare with, and a secondary in tests",
     ),
     program(
+        "kdig",
+        "knot-dnsutils",
+        Need::Transcripts,
+        "asks, for the transcripts",
+    ),
+    program(
         "kxdpgun",
         "knot-dnsutils",
         Need::Bench,

@@ -1,0 +1,36 @@
+//! `docs/transcripts.md` is what clients show.
+
+use std::fs;
+
+use anyhow::{Result, bail};
+use failover_tests::lab::Config;
+use failover_tests::{privileged, transcripts};
+
+use crate::site::{Site, lab};
+
+#[test]
+fn transcripts_are_true() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    if let Some(why) = transcripts::why_not()? {
+        eprintln!("skipped: {why}");
+        return Ok(());
+    }
+    let lab = lab(&Config::default())?;
+    transcripts::configure(&lab)?;
+    let mut site = Site::start_in(lab, "native")?;
+
+    let text = fs::read_to_string(transcripts::file())?;
+    let renewed = transcripts::renew(&text, &site.lab, &mut site.daemon)?;
+    let lines = text.lines().zip(renewed.lines());
+    for (number, (line, renewed)) in (1..).zip(lines) {
+        if line != renewed {
+            bail!(
+                "line {number} is\n{line}\nnow\n{renewed}\n`cargo xtask transcripts` renews the file"
+            );
+        }
+    }
+    assert_eq!(text.len(), renewed.len());
+    Ok(())
+}
