@@ -89,6 +89,8 @@ const PROMISED: [(Kind, u32); 27] = [
     ((Subject::Malformed, Outcome::FormErr), 0),
 ];
 
+/// Less than so many queries of a kind say nothing about what share of them is answered.
+const FEW: u32 = 200;
 /// One of so many queries is of each of the kinds above, at the least.
 const RAREST_KIND: u32 = 2000;
 /// One of so many has each variant of OPT and asks for the addresses of a service.
@@ -117,8 +119,9 @@ impl Count {
         self.answered += u32::from(is_answered);
     }
 
+    /// A share is no promise about a few.
     fn is_at_least(self, percent: u32) -> bool {
-        self.answered * 100 >= self.queries * percent
+        self.answered * 100 >= self.queries * percent || percent < 100 && self.queries < FEW
     }
 }
 
