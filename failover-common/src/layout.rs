@@ -34,7 +34,8 @@ pub const TAIL_LEN: usize = 480;
 pub struct State {
     /// Number of the published snapshot; 0: nothing published.
     pub generation: u64,
-    /// `CLOCK_MONOTONIC_COARSE` in nanoseconds until which the snapshot may be served:
+    /// Until when the snapshot may be served, in the kernel's ticks (jiffies) modulo 2^32, see
+    /// [`State::valid_until()`]:
     /// the controller's heartbeat; `u64::MAX`: for ever.
     pub valid_until: u64,
     /// [`crate::LAYOUT_VERSION`] of the writer.
@@ -51,6 +52,29 @@ pub struct State {
 pub struct Cell {
     /// The versions, in no particular order.
     pub versions: [u64; 2],
+}
+
+impl State {
+    /// Longest time that a heartbeat can vouch for, in ticks.
+    pub const MOST_TICKS: u32 = u32::MAX / 4;
+
+    /// Set in [`State::valid_until`] by a heartbeat; 0 is none.
+    const BEAT: u64 = 1 << 32;
+
+    /// What a heartbeat says that is good until `ticks`.
+    #[must_use]
+    pub const fn valid_until(ticks: u32) -> u64 {
+        Self::BEAT | ticks as u64
+    }
+
+    /// Whether the snapshot may still be served at `now`, in ticks modulo 2^32.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_valid(valid_until: u64, now: u32) -> bool {
+        // In the arithmetic of serial numbers: the difference is small, either way.
+        let is_soon = (valid_until as u32).wrapping_sub(now) <= u32::MAX / 2;
+        valid_until == u64::MAX || (is_soon && valid_until & Self::BEAT != 0)
+    }
 }
 
 impl Cell {
@@ -445,6 +469,20 @@ mod tests {
                         );
                     }
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_heartbeat_is_good_until_its_tick() {
+        for now in [0, 1, 1000, u32::MAX, u32::MAX / 2] {
+            let in_ticks = |ticks| State::valid_until(now.wrapping_add(ticks));
+            for good in [u64::MAX, in_ticks(0), in_ticks(State::MOST_TICKS)] {
+                assert!(State::is_valid(good, now), "{good:x} at {now}");
+            }
+            let ago = |ticks: u32| in_ticks(ticks.wrapping_neg());
+            for bad in [0, ago(1), ago(1_000_000)] {
+                assert!(!State::is_valid(bad, now), "{bad:x} at {now}");
             }
         }
     }

@@ -1,10 +1,11 @@
 //! From a query to the answer of the current generation.
 
-use aya_ebpf::{helpers::bpf_ktime_get_coarse_ns, programs::XdpContext};
+use aya_ebpf::programs::XdpContext;
 use failover_common::{
     counters::{Counter, ServiceHits},
     layout::{
-        A_RECORD_LEN, AAAA_RECORD_LEN, Cell, Follow, NO_ADDRESSES, NO_TAIL, NameSlot, Node, Tail,
+        A_RECORD_LEN, AAAA_RECORD_LEN, Cell, Follow, NO_ADDRESSES, NO_TAIL, NameSlot, Node, State,
+        Tail,
     },
     question::MAX_NAME_WORDS,
 };
@@ -16,7 +17,7 @@ use crate::{
         shared,
     },
     nodes,
-    packet::Noise,
+    packet::{self, Noise},
     query::{Name, Query, is_named},
 };
 
@@ -79,9 +80,7 @@ pub(crate) fn find(ctx: &XdpContext, frame: &Frame, query: &Query) -> Result<Fou
         tail: noise.forget(u64::from(place.tail)) as u32,
         flags: noise.forget(u64::from(place.flags)) as u16,
     };
-    let valid_until = shared!(state.valid_until);
-    // SAFETY: a helper without arguments.
-    if valid_until != u64::MAX && unsafe { bpf_ktime_get_coarse_ns() } > valid_until {
+    if !State::is_valid(shared!(state.valid_until), packet::ticks()) {
         return Err(Counter::PassedStale);
     }
     let is_v6 = query.qtype == TYPE_AAAA;

@@ -58,6 +58,12 @@ fn failover_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
+/// Returns the kernel's ticks, which user space cannot see otherwise. Never attached.
+#[xdp]
+fn failover_ticks(_ctx: XdpContext) -> u32 {
+    packet::ticks()
+}
+
 #[inline(always)]
 fn answer(ctx: &XdpContext) -> Result<Counter, Stop> {
     let frame = frame::parse(ctx).map_err(Stop::Pass)?;

@@ -1,6 +1,6 @@
 //! Bounds-checked access to the packet: the only place that makes pointers into it.
 
-use aya_ebpf::programs::XdpContext;
+use aya_ebpf::{helpers::generated::bpf_jiffies64, programs::XdpContext};
 
 /// Hides an offset from the optimiser, so that the pointer that is checked against the end
 /// of the packet is the one that is used: the verifier follows registers, not algebra.
@@ -55,6 +55,13 @@ impl Noise {
     pub(crate) fn bound<const MASK: usize>(self, value: usize) -> usize {
         self.forget(value as u64) as usize & MASK
     }
+}
+
+/// The kernel's ticks (jiffies), modulo 2^32. No call: the kernel makes it a load.
+#[inline(always)]
+pub(crate) fn ticks() -> u32 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_jiffies64() as u32 }
 }
 
 /// Length of the packet in octets.

@@ -15,10 +15,10 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aya::maps::{Map, MapError, PerCpuArray};
-use aya::programs::{ProgramError, Xdp};
+use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use failover_common::counters::{Counter, Counters, ServiceHits};
-use failover_common::layout::Cell;
+use failover_common::layout::{Cell, State};
 use failover_common::question::MAX_NAME_LEN;
 use failover_common::settings::{MAX_LISTEN, Settings as ProgramSettings};
 
@@ -44,6 +44,8 @@ pub static BENCH_PROGRAMS: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/failover-bench"));
 /// Name of the program that answers.
 const PROGRAM_NAME: &str = "failover";
+/// Name of the program that tells the time.
+const TICKS_PROGRAM_NAME: &str = "failover_ticks";
 /// Name of the program that passes everything.
 const PASS_PROGRAM_NAME: &str = "failover_pass";
 
@@ -158,6 +160,7 @@ impl DataPlane {
             .map_max_entries("TAILS", sizes.tails);
         let mut ebpf = loader.load(PROGRAM)?;
         program(&mut ebpf, PROGRAM_NAME)?.load()?;
+        program(&mut ebpf, TICKS_PROGRAM_NAME)?.load()?;
 
         let tables = Tables {
             state: Mapped::new("STATE", take(&mut ebpf, "STATE")?)?,
@@ -229,14 +232,31 @@ impl DataPlane {
 
     /// Vouches for the snapshot for `max_stale` from now; `None`: for ever.
     pub fn beat(&mut self, max_stale: Option<Duration>) {
-        let valid_until = max_stale.map_or(u64::MAX, |max_stale| {
-            let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-            let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
-            (now + max_stale).as_nanos() as u64
-        });
+        let valid_until = match max_stale.map(|max_stale| self.ticks_after(max_stale)) {
+            None => u64::MAX,
+            Some(Ok(ticks)) => State::valid_until(ticks),
+            Some(Err(error)) => {
+                // Without a heartbeat, user space answers in the end.
+                tracing::error!(error = &error as &dyn std::error::Error, "heartbeat");
+                return;
+            }
+        };
         let time = SystemTime::now().duration_since(UNIX_EPOCH);
         let time = time.map_or(0, |since| since.as_secs() as u32);
         self.tables.beat(valid_until, time);
+    }
+
+    /// The kernel's ticks at a time from now, see [`failover_common::layout::State`].
+    fn ticks_after(&mut self, duration: Duration) -> Result<u32, Error> {
+        // The program needs a packet, which it does not look at.
+        let options = TestRunOptions {
+            data_in: Some(&[0; 64]),
+            ..TestRunOptions::new()
+        };
+        let now = program(&mut self.ebpf, TICKS_PROGRAM_NAME)?.test_run(options)?;
+        let ticks = duration.as_nanos() / tick().as_nanos().max(1);
+        let ticks = u32::try_from(ticks).unwrap_or(State::MOST_TICKS);
+        Ok(now.return_value.wrapping_add(ticks.min(State::MOST_TICKS)))
     }
 
     /// The time of the last heartbeat, in seconds since 1970: that of server cookies.
@@ -281,6 +301,12 @@ impl DataPlane {
     pub fn ebpf_mut(&mut self) -> &mut Ebpf {
         &mut self.ebpf
     }
+}
+
+/// The time between two of the kernel's ticks: what its coarse clocks count in.
+fn tick() -> Duration {
+    let tick = rustix::time::clock_getres(rustix::time::ClockId::MonotonicCoarse);
+    Duration::new(tick.tv_sec as u64, tick.tv_nsec as u32)
 }
 
 /// Loads the program that passes everything and attaches it to an interface until it is dropped.
