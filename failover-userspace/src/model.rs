@@ -5,6 +5,7 @@
 //! produces another `Model`. Ids are indices into the model's vectors and are
 //! meaningless in any other model.
 
+mod check;
 mod zone_data;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,7 @@ use domain::base::{Serial, Ttl};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+pub use check::{ExecCheck, HttpCheck, HttpMethod, Tls, Trust};
 pub use zone_data::{RecordData, Rrset, ZoneData, find, suffixes};
 
 /// A domain name in wire format, absolute, lower-cased.
@@ -352,8 +354,8 @@ pub struct Server {
     pub site: Site,
     /// Its share of first places (offsite) or of connections (onsite).
     pub weight: NonZeroU16,
-    /// The probe that decides its verdict; `None` for a disabled server.
-    pub probe: Option<ProbeId>,
+    /// The probes that decide its verdict: all must pass; none for a disabled server.
+    pub probes: Vec<ProbeId>,
 }
 
 /// Where a server stands.
@@ -440,19 +442,64 @@ pub struct Probe {
 }
 
 /// What a probe tests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeTarget {
     /// A TCP handshake completes.
     Tcp(SocketAddr),
+    /// An HTTP or HTTPS request gets the wanted response.
+    Http(Arc<HttpCheck>),
     /// An ICMP or ICMPv6 echo is answered.
     Icmp(IpAddr),
+    /// A program exits with status 0.
+    Exec(Arc<ExecCheck>),
+}
+
+impl ProbeTarget {
+    /// `type` of the check in the configuration.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Http(check) if check.tls.is_some() => "https",
+            Self::Http(_) => "http",
+            Self::Icmp(_) => "icmp",
+            Self::Exec(_) => "exec",
+        }
+    }
+
+    /// The address that is tested.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Self::Tcp(address) => address.ip(),
+            Self::Http(check) => check.address.ip(),
+            Self::Icmp(address) => *address,
+            Self::Exec(check) => check.address,
+        }
+    }
+
+    /// All that a verdict on it rests on, in words that stay the same over restarts.
+    #[must_use]
+    pub fn definition(&self) -> String {
+        match self {
+            Self::Tcp(_) | Self::Icmp(_) => self.to_string(),
+            Self::Http(check) => format!("{self} {}", check.criteria()),
+            Self::Exec(check) => {
+                let (address, port) = (check.address, check.port);
+                format!("{self} for {}", SocketAddr::new(address, port.get()))
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for ProbeTarget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = self.kind();
         match self {
-            Self::Tcp(address) => write!(f, "tcp:{address}"),
-            Self::Icmp(address) => write!(f, "icmp:{address}"),
+            Self::Tcp(address) => write!(f, "{kind}:{address}"),
+            Self::Http(check) => write!(f, "{kind}:{check}"),
+            Self::Icmp(address) => write!(f, "{kind}:{address}"),
+            Self::Exec(check) => write!(f, "{kind}:{check}"),
         }
     }
 }

@@ -35,6 +35,16 @@ pub fn keep_to_load() -> io::Result<()> {
     keep(TO_LOAD)
 }
 
+/// Keeps nothing, on this thread: what it starts has no capability either, though it be root.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn keep_nothing() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    keep(CapabilitySet::empty())
+}
+
 /// Keeps what running needs. Threads started earlier keep what they had.
 ///
 /// # Errors
@@ -68,6 +78,7 @@ mod tests {
             for (step, wanted) in [
                 (keep_to_load as fn() -> io::Result<()>, TO_LOAD),
                 (keep_to_run, TO_RUN),
+                (keep_nothing, CapabilitySet::empty()),
             ] {
                 step().unwrap();
                 let after = capabilities(None).unwrap();

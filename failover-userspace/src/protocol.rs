@@ -145,12 +145,28 @@ pub struct ServerStatus {
     pub effective: Effective,
     /// When `effective` last changed.
     pub since: Timestamp,
+    /// Why the last probe failed, and of several checks which one; `None`: none did.
+    pub last_error: Option<String>,
+    /// How long the last probe took that succeeded, in microseconds; of several checks the
+    /// slowest.
+    pub rtt_us: Option<u64>,
+    /// Its checks, all of which must pass; none when it is disabled.
+    pub checks: Vec<CheckStatus>,
+}
+
+/// One check of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// What is checked, for example `tcp:192.0.2.1:80`.
+    pub check: String,
+    /// What it says.
+    pub verdict: Verdict,
     /// Why the last probe failed; `None`: it did not.
     pub last_error: Option<String>,
+    /// The same as one word from a fixed set, as in the counters of probes.
+    pub reason: Option<String>,
     /// How long the last probe took that succeeded, in microseconds.
     pub rtt_us: Option<u64>,
-    /// What is checked; `None`: nothing.
-    pub check: Option<String>,
 }
 
 /// One WAN link.

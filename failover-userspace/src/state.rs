@@ -90,9 +90,9 @@ pub struct State {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SavedServer {
-    /// What the verdict rests on; `None`: not checked.
-    check: Option<String>,
-    verdict: Verdict,
+    /// Verdict of each check by what it rests on.
+    #[serde(default)]
+    checks: BTreeMap<String, Verdict>,
     admin: AdminState,
     effective: Effective,
     since: Option<Timestamp>,
@@ -129,11 +129,15 @@ impl Kept {
                 continue;
             };
             standing.admin = saved.admin;
-            let same = server
-                .probe
-                .filter(|probe| saved.check.as_deref() == Some(&*fingerprint(model.probe(*probe))));
-            if let Some(probe) = same {
-                kept.verdicts[probe.index()] = saved.verdict;
+            let mut same = server.probes.len() == saved.checks.len();
+            for probe in &server.probes {
+                let check = fingerprint(model.probe(*probe));
+                match saved.checks.get(&check) {
+                    Some(verdict) => kept.verdicts[probe.index()] = *verdict,
+                    None => same = false,
+                }
+            }
+            if same && !server.probes.is_empty() {
                 standing.effective = saved.effective;
                 standing.since = saved.since;
             }
@@ -179,9 +183,11 @@ impl Kept {
             .iter()
             .zip(&self.servers)
             .map(|(server, standing)| {
+                let checks = server.probes.iter();
+                let checks =
+                    checks.map(|probe| (fingerprint(model.probe(*probe)), verdict(*probe)));
                 let saved = SavedServer {
-                    check: server.probe.map(|probe| fingerprint(model.probe(probe))),
-                    verdict: server.probe.map_or(Verdict::Unknown, verdict),
+                    checks: checks.collect(),
                     admin: standing.admin,
                     effective: standing.effective,
                     since: standing.since,
@@ -243,7 +249,7 @@ fn server_key(model: &Model, service: ServiceId, server: &str) -> String {
 
 /// What a verdict rests on: another target or another way there needs another verdict.
 fn fingerprint(probe: &Probe) -> String {
-    let mut text = probe.target.to_string();
+    let mut text = probe.target.definition();
     if let Some(interface) = &probe.egress.interface {
         text += &format!(" via {interface}");
     }
@@ -517,6 +523,64 @@ mod tests {
                 ..Standing::default()
             }
         );
+    }
+
+    #[test]
+    fn several_checks_are_kept_each_for_itself() {
+        let with = |checks: &str| {
+            testing::example(&format!(
+                "[[service.server]]\nname = \"web-d\"\naddress = \"192.0.2.201\"\noffsite = true\ncheck = {checks}\n"
+            ))
+        };
+        let old = with("[{ type = \"tcp\" }, { type = \"http\" }]");
+        let state = kept(&old).to_state(&old, Generation(1));
+        let since = Some(Timestamp::UNIX_EPOCH);
+        // (checks now, their verdicts, since when the state of the server is as it is)
+        let (up, unknown) = (Verdict::Up, Verdict::Unknown);
+        for (checks, verdicts, want) in [
+            (
+                "[{ type = \"tcp\" }, { type = \"http\" }]",
+                &[up, up][..],
+                since,
+            ),
+            (
+                "[{ type = \"http\" }, { type = \"tcp\" }]",
+                &[up, up],
+                since,
+            ),
+            (
+                "[{ type = \"tcp\" }, { type = \"http\", rise = 9 }]",
+                &[up, up],
+                since,
+            ),
+            // Another question needs another answer.
+            (
+                "[{ type = \"tcp\" }, { type = \"http\", expect = [204] }]",
+                &[up, unknown],
+                None,
+            ),
+            (
+                "[{ type = \"tcp\" }, { type = \"https\" }]",
+                &[up, unknown],
+                None,
+            ),
+            ("{ type = \"tcp\" }", &[up], None),
+        ] {
+            let new = with(checks);
+            let got = Kept::of(&state, &new);
+            let server = new.servers.last().unwrap();
+            let found = server
+                .probes
+                .iter()
+                .map(|probe| got.verdicts[probe.index()]);
+            assert_eq!(found.collect::<Vec<_>>(), verdicts, "{checks}");
+            let standing = got.servers.last().unwrap();
+            assert_eq!(
+                (standing.admin, standing.since),
+                (AdminState::Drain, want),
+                "{checks}"
+            );
+        }
     }
 
     #[test]

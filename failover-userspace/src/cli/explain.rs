@@ -9,11 +9,11 @@ use jiff::Timestamp;
 
 use super::client::unexpected;
 use super::status::priority;
-use super::text::{age, mode, table};
+use super::text::{age, mode, rtt, table};
 use super::{print, print_json};
 use crate::health::{AdminState, Effective, Verdict};
 use crate::policy::{ServerStanding, WanStanding};
-use crate::protocol::{Explain, Reply, Request, ServiceStatus, XdpState};
+use crate::protocol::{Explain, Reply, Request, ServerStatus, ServiceStatus, XdpState};
 
 pub(super) fn explain(args: &super::Explain) -> Result<ExitCode> {
     let mut client = args.daemon.connect()?;
@@ -81,6 +81,12 @@ fn shown(explain: &Explain, now: Timestamp) -> Result<String, std::fmt::Error> {
         });
     text += &table("  ", &rows.collect::<Vec<_>>());
 
+    let rows: Vec<_> = service.servers.iter().flat_map(checks).collect();
+    if !rows.is_empty() {
+        writeln!(text, "\nchecks, all of which a server must pass")?;
+        text += &table("  ", &rows);
+    }
+
     let rows = [
         vec!["decision".to_owned(), service.reason.clone()],
         vec!["A".to_owned(), answer(service, std::net::IpAddr::is_ipv4)],
@@ -94,6 +100,22 @@ fn shown(explain: &Explain, now: Timestamp) -> Result<String, std::fmt::Error> {
     text += "\n";
     text += &table("", &rows);
     Ok(text)
+}
+
+/// A row for each check of a server.
+fn checks(server: &ServerStatus) -> impl Iterator<Item = Vec<String>> {
+    server.checks.iter().map(|check| {
+        let last = match &check.last_error {
+            Some(error) => error.clone(),
+            None => rtt(check.rtt_us),
+        };
+        vec![
+            server.name.clone(),
+            check.check.clone(),
+            check.verdict.to_string(),
+            last,
+        ]
+    })
 }
 
 fn answer(service: &ServiceStatus, family: fn(&std::net::IpAddr) -> bool) -> String {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::Overrides;
-use super::check::Check;
+use super::check::{CaFiles, Check};
 use super::name::suffixes;
 use super::reader::{Field, List, Tables, closest};
 use super::report::{At, Report, Span, Unique};
@@ -21,8 +21,8 @@ use super::spec::{ServerSpec, Spec, WanSpec, ZoneSpec};
 use super::value::{DNS_PORT, is_interface_name};
 use super::zonefile::{self, ZoneFile};
 use crate::model::{
-    CookieSecret, Egress, Model, Name, Probe, ProbeId, ProbeTarget, SerialPolicy, Settings, Wan,
-    WanId, WanTarget, XdpMode, Zone, ZoneId,
+    CookieSecret, Egress, Model, Name, Probe, ProbeId, SerialPolicy, Settings, Wan, WanId,
+    WanTarget, XdpMode, Zone, ZoneId,
 };
 
 /// Listen addresses of one family.
@@ -41,11 +41,15 @@ pub(super) fn build(
         .server
         .given()
         .and_then(|server| settings(server, base, overrides, report));
-    let defaults = Check::default().overridden(&spec.check, report);
+    let defaults = match spec.check.value() {
+        Some(check) => Check::default().overridden(check, report),
+        None => Check::default(),
+    };
+    let mut ca_files = CaFiles::new(base);
     let mut probes = Probes::default();
     let (zones, index) = zones(&spec.zones, base, report);
-    let (wans, links) = wans(&spec.wans, defaults, &mut probes, report);
-    let mut context = Context::new(defaults, &links, &index, &mut probes);
+    let (wans, links) = wans(&spec.wans, &defaults, &mut probes, report);
+    let mut context = Context::new(&defaults, &links, &index, &mut probes, &mut ca_files);
     for service in &spec.services.items {
         context.add(service, report);
     }
@@ -256,7 +260,7 @@ impl Links {
 
 fn wans(
     specs: &Tables<WanSpec>,
-    defaults: Check,
+    defaults: &Check,
     probes: &mut Probes,
     report: &mut Report<'_>,
 ) -> (Vec<Wan>, Links) {
@@ -288,10 +292,10 @@ fn wans(
         let written = spec.targets.value();
         for target in written.into_iter().flat_map(|list| &list.items) {
             let (label, probe) = &target.value;
-            labels.insert(*probe, target.span, report);
-            check_family(&egress, address_of(*probe), target.span, "targets", report);
+            labels.insert(probe, target.span, report);
+            check_family(&egress, probe.address(), target.span, "targets", report);
             let probe = Probe {
-                target: *probe,
+                target: probe.clone(),
                 egress: egress.clone(),
                 timing: defaults.timing(),
             };
@@ -310,13 +314,6 @@ fn wans(
         });
     }
     (wans, links)
-}
-
-fn address_of(target: ProbeTarget) -> IpAddr {
-    match target {
-        ProbeTarget::Tcp(address) => address.ip(),
-        ProbeTarget::Icmp(address) => address,
-    }
 }
 
 /// A probe cannot leave from an address of the other family.

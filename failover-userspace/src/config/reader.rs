@@ -110,6 +110,12 @@ impl<'a> Table<'a> {
         }
     }
 
+    /// Where a key stands, if it is there.
+    pub(super) fn key_span(&self, key: &str) -> Option<Span> {
+        let (key, _) = self.entries.get_key_value(key)?;
+        Some(key.span().into())
+    }
+
     fn get(&mut self, key: &'static str) -> Option<Node<'a>> {
         self.known.push(key);
         let value = self.entries.get(key)?;

@@ -1,16 +1,16 @@
 //! Services and their servers: from the file as written to the model.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use super::build::{Links, Probes, ZoneIndex, check_family, id};
-use super::check::{Check, CheckKind};
+use super::check::{CaFiles, Check, Subject, layered};
 use super::report::{At, Report, Unique};
 use super::spec::{BackendSpec, OnAllDownSpec, ServiceSpec};
 use crate::model::{
-    Egress, Fqdn, Name, OnAllDown, Priority, Probe, ProbeTarget, Server, Service, ServiceId, Site,
-    Tier, WanAddress,
+    Egress, Fqdn, Name, OnAllDown, Priority, Probe, ProbeId, ProbeTarget, Server, Service,
+    ServiceId, Site, Tier, WanAddress,
 };
 
 /// Addresses in one answer, IPv4 and IPv6 together.
@@ -20,10 +20,11 @@ const RESERVED_NAME: &str = "wan";
 
 /// What a service refers to, and the services so far.
 pub(super) struct Context<'a> {
-    defaults: Check,
+    defaults: &'a Check,
     links: &'a Links,
     zones: &'a ZoneIndex,
     probes: &'a mut Probes,
+    ca_files: &'a mut CaFiles,
     names: Unique<&'a str>,
     fqdns: Unique<&'a Name>,
     services: Vec<Service>,
@@ -32,16 +33,18 @@ pub(super) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub(super) fn new(
-        defaults: Check,
+        defaults: &'a Check,
         links: &'a Links,
         zones: &'a ZoneIndex,
         probes: &'a mut Probes,
+        ca_files: &'a mut CaFiles,
     ) -> Self {
         Self {
             defaults,
             links,
             zones,
             probes,
+            ca_files,
             names: Unique::new("service"),
             fqdns: Unique::new("fqdn"),
             services: Vec::new(),
@@ -133,7 +136,8 @@ impl<'a> Context<'a> {
 
     fn add_servers(&mut self, spec: &ServiceSpec, report: &mut Report<'_>) {
         let service = ServiceId(id(self.services.len()));
-        let check = self.defaults.overridden(&spec.check, report);
+        let inherited = vec![self.defaults.clone()];
+        let checks = layered(inherited, self.defaults, &spec.check, report);
         let mut names = Unique::new("server");
         let mut answered = HashMap::new();
         for server in &spec.servers.items {
@@ -142,39 +146,68 @@ impl<'a> Context<'a> {
             }
             check_site(spec, server, report);
             warn_answered_twice(server, &mut answered, report);
-            let check = check.overridden(&server.check, report);
+            let checks = layered(checks.clone(), self.defaults, &server.check, report);
             let egress = self.egress(server, report);
             let priority = server.priority.value_or(Priority::Tier(Tier::Primary));
             let port = server.port.value().or(spec.port.value()).copied();
             let (Some(address), Some(port)) = (server.address.value().copied(), port) else {
                 continue;
             };
-            let probe = match priority {
-                Priority::Disabled => None,
+            let name = server.name.value().map_or("", String::as_str);
+            let probes = match priority {
+                Priority::Disabled => Vec::new(),
                 Priority::Tier(_) => {
-                    let checked = server.check_address.value().copied().unwrap_or(address);
-                    let target = match check.kind {
-                        CheckKind::Tcp => ProbeTarget::Tcp(SocketAddr::new(checked, port.get())),
-                        CheckKind::Icmp => ProbeTarget::Icmp(checked),
+                    let subject = Subject {
+                        service: spec.name.value().map_or("", String::as_str),
+                        fqdn: spec.fqdn.value().map(|list| list.items.as_slice()),
+                        server: name,
+                        address: server.check_address.value().copied().unwrap_or(address),
+                        port,
                     };
-                    Some(self.probes.id_of(Probe {
-                        target,
-                        egress,
-                        timing: check.timing(),
-                    }))
+                    self.probes_of(&checks, &subject, &egress, report)
                 }
             };
             self.servers.push(Server {
-                name: server.name.value().cloned().unwrap_or_default(),
+                name: name.to_owned(),
                 service,
                 address,
                 port,
                 priority,
                 site: site(server),
                 weight: server.weight.value_or(NonZeroU16::MIN),
-                probe,
+                probes,
             });
         }
+    }
+
+    /// The probes that execute these checks, each once.
+    fn probes_of(
+        &mut self,
+        checks: &[Check],
+        subject: &Subject<'_>,
+        egress: &Egress,
+        report: &mut Report<'_>,
+    ) -> Vec<ProbeId> {
+        let mut ids = Vec::with_capacity(checks.len());
+        for check in checks {
+            let Some(target) = check.target(subject, self.ca_files, report) else {
+                continue;
+            };
+            let egress = match &target {
+                // Programs find their own way.
+                ProbeTarget::Exec(_) => Egress::default(),
+                _ => egress.clone(),
+            };
+            let id = self.probes.id_of(Probe {
+                target,
+                egress,
+                timing: check.timing(),
+            });
+            if !ids.contains(&id) {
+                ids.push(id);
+            }
+        }
+        ids
     }
 
     /// How the probes of a server leave: through `via`, or as the host routes them.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
-use super::check::CheckSpec;
+use super::check::{CheckSpec, ChecksSpec};
 use super::reader::{Field, List, Node, Table, Tables};
 use super::report::{Report, Span};
 use super::value;
@@ -73,7 +73,7 @@ pub(super) struct ServiceSpec {
     pub(super) on_all_down: Field<OnAllDownSpec>,
     pub(super) max_answers: Field<u16>,
     pub(super) wan: Field<List<WanAddressSpec>>,
-    pub(super) check: Field<CheckSpec>,
+    pub(super) check: Field<ChecksSpec>,
     pub(super) servers: Tables<BackendSpec>,
 }
 
@@ -94,7 +94,7 @@ pub(super) struct BackendSpec {
     pub(super) priority: Field<Priority>,
     pub(super) offsite: Field<bool>,
     pub(super) weight: Field<NonZeroU16>,
-    pub(super) check: Field<CheckSpec>,
+    pub(super) check: Field<ChecksSpec>,
     pub(super) check_address: Field<IpAddr>,
     pub(super) via: Field<String>,
 }
@@ -206,7 +206,7 @@ impl ServiceSpec {
             on_all_down: table.optional("on_all_down", report, OnAllDownSpec::read),
             max_answers: table.optional("max_answers", report, value::integer(1..=u16::MAX)),
             wan: table.optional("wan", report, value::list(WanAddressSpec::read)),
-            check: table.optional("check", report, CheckSpec::read),
+            check: table.optional("check", report, ChecksSpec::read),
             servers: table.tables("server", "[[service.server]]", report, BackendSpec::read),
         };
         table.finish(report);
@@ -237,7 +237,7 @@ impl BackendSpec {
             priority: table.optional("priority", report, value::word(&PRIORITIES)),
             offsite: table.optional("offsite", report, value::boolean),
             weight: table.optional("weight", report, value::positive),
-            check: table.optional("check", report, CheckSpec::read),
+            check: table.optional("check", report, ChecksSpec::read),
             check_address: table.optional("check_address", report, value::address),
             via: table.optional("via", report, value::label),
         };

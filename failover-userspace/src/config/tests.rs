@@ -582,33 +582,28 @@ fn checks_are_checked() {
         ),
         (
             "ttl = \"30s\"",
-            "check = { type = ^\"http\", path = \"/\" }",
-            "check type \"http\" is not available in this version; use \"tcp\" or \"icmp\"",
-        ),
-        (
-            "ttl = \"30s\"",
-            "check = { type = ^\"https\" }",
-            "check type \"https\" is not available",
-        ),
-        (
-            "ttl = \"30s\"",
-            "check = { type = ^\"exec\", command = [] }",
-            "check type \"exec\" is not available",
-        ),
-        (
-            "ttl = \"30s\"",
             "check = { type = ^\"ping\" }",
-            "one of \"tcp\", \"icmp\", found \"ping\"",
+            "one of \"tcp\", \"http\", \"https\", \"icmp\", \"exec\", found \"ping\"",
         ),
         (
             "ttl = \"30s\"",
-            "check = { ^path = \"/\" }",
-            "unknown key \"path\"",
+            "check = { ^pth = \"/\" }",
+            "unknown key \"pth\", did you mean \"path\"?",
         ),
         (
             "ttl = \"30s\"",
             "check = ^\"tcp\"",
-            "check: expected a table",
+            "check: expected a table, or an array of tables",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = ^[]",
+            "expected 1 to 16 checks, found 0",
+        ),
+        (
+            "ttl = \"30s\"",
+            "check = [{ type = \"icmp\" }, ^\"tcp\"]",
+            "check: expected a table, found \"tcp\"",
         ),
         (
             "ttl = \"30s\"",
@@ -630,7 +625,7 @@ fn checks_inherit_key_by_key() {
         .replace("priority = \"backup\"", "check = { type = \"tcp\", interval = \"3s\", fall = 9 }\ncheck_address = \"10.0.0.5\"\nport = 8080")
         .replace("priority = \"backup2\"", "priority = \"disabled\"");
     let model = load_text(toml, ZONE).unwrap().model;
-    let probe = |index: usize| model.probe(model.servers[index].probe.unwrap());
+    let probe = |index: usize| model.probe(model.servers[index].probes[0]);
 
     assert_eq!(
         probe(0).target,
@@ -655,7 +650,358 @@ fn checks_inherit_key_by_key() {
     );
     assert_eq!((probe(1).timing.rise, probe(1).timing.fall), (7, 9));
 
-    assert_eq!(model.servers[2].probe, None, "disabled");
+    assert_eq!(model.servers[2].probes, [], "disabled");
+}
+
+/// Rows of (`check` of the service, part of the one message).
+#[track_caller]
+fn check_refused(rows: &[(&str, &str)]) {
+    for (check, message) in rows {
+        check_edits(&[("ttl = \"30s\"", &format!("check = {check}"), message)]);
+    }
+}
+
+#[test]
+fn keys_belong_to_types() {
+    check_refused(&[
+        (
+            "{ ^path = \"/\" }",
+            "\"path\" has no place in a check of type \"tcp\"; expected with type \"http\" or \"https\"",
+        ),
+        (
+            "{ type = \"icmp\", ^port = 80 }",
+            "expected with type \"tcp\" or \"http\" or",
+        ),
+        (
+            "{ type = \"tcp\", ^host = \"a.b\" }",
+            "no place in a check of type \"tcp\"",
+        ),
+        (
+            "{ type = \"exec\", command = [\"/x\"], ^expect = [200] }",
+            "\"exec\"",
+        ),
+        (
+            "{ type = \"icmp\", ^method = \"GET\" }",
+            "\"method\" has no place",
+        ),
+        (
+            "{ type = \"icmp\", ^body = \"ok\" }",
+            "\"body\" has no place",
+        ),
+        (
+            "{ type = \"http\", ^ca_file = \"ca.pem\" }",
+            "expected with type \"https\"",
+        ),
+        (
+            "{ type = \"http\", ^verify = false }",
+            "expected with type \"https\"",
+        ),
+        (
+            "{ type = \"http\", ^command = [\"/x\"] }",
+            "expected with type \"exec\"",
+        ),
+        (
+            "[{ type = \"http\" }, { ^path = \"/\" }]",
+            "in a check of type \"tcp\"",
+        ),
+    ]);
+    // The service says what it is, the server what is wrong.
+    let toml = REFERENCE
+        .replace("ttl = \"30s\"", "check = { type = \"http\", path = \"/\" }")
+        .replace(
+            "priority = \"backup\"",
+            "check = { path = \"/b\", verify = false }",
+        );
+    let line = toml[..toml.find("verify").unwrap()].matches('\n').count() + 1;
+    check_errors(
+        &toml,
+        &[(
+            line,
+            24,
+            "\"verify\" has no place in a check of type \"http\"",
+        )],
+    );
+}
+
+#[test]
+fn http_checks_are_checked() {
+    let path = "a path that starts with '/'";
+    let host = "a host name or an IP address, without port";
+    let codes = "a status code from 200 to 599";
+    check_refused(&[
+        ("{ type = \"http\", path = ^\"health\" }", path),
+        ("{ type = \"http\", path = ^\"/a b\" }", path),
+        ("{ type = \"http\", path = ^\"/a#b\" }", path),
+        ("{ type = \"http\", path = ^7 }", "expected a string"),
+        ("{ type = \"http\", host = ^\"a.b:80\" }", host),
+        ("{ type = \"http\", host = ^\"*.a.b\" }", host),
+        ("{ type = \"http\", host = ^\"\" }", host),
+        (
+            "{ type = \"http\", method = ^\"POST\" }",
+            "one of \"GET\", \"HEAD\"",
+        ),
+        ("{ type = \"http\", expect = ^200 }", "an array"),
+        (
+            "{ type = \"http\", expect = ^[] }",
+            "at least one status code",
+        ),
+        ("{ type = \"http\", expect = [200, ^101] }", codes),
+        ("{ type = \"http\", expect = [^600] }", codes),
+        ("{ type = \"http\", expect = [^\"2xx\"] }", codes),
+        ("{ type = \"http\", expect = [^\"399-200\"] }", codes),
+        ("{ type = \"http\", body = ^\"\" }", "1 to 1024 octets"),
+        (
+            "{ type = \"http\", method = \"HEAD\", body = ^\"ok\" }",
+            "a response to HEAD has none",
+        ),
+        (
+            "{ type = \"http\", port = ^0 }",
+            "an integer from 1 to 65535",
+        ),
+        ("{ type = \"https\", verify = ^1 }", "true or false"),
+        (
+            "{ type = \"https\", ca_file = ^\"no.pem\" }",
+            "no.pem: cannot read the file: No such file",
+        ),
+        (
+            "{ type = \"https\", ca_file = ^\"example.com.zone\" }",
+            "expected certificates in PEM, found none",
+        ),
+        (
+            "{ type = \"https\", verify = false, ca_file = ^\"no.pem\" }",
+            "verify = false needs none",
+        ),
+    ]);
+    let wildcard = REFERENCE
+        .replace("[\"www.example.com\"]", "[\"*.example.com\"]")
+        .replace("ttl = \"30s\"", "check = { type = \"http\" }");
+    let line = wildcard[..wildcard.find("check = {").unwrap()]
+        .matches('\n')
+        .count()
+        + 1;
+    check_errors(&wildcard, &[(line, 9, "missing key \"host\"")]);
+}
+
+#[test]
+fn exec_checks_are_checked() {
+    let program = "the absolute path of a program";
+    check_refused(&[
+        ("^{ type = \"exec\" }", "missing key \"command\""),
+        ("{ type = \"exec\", command = ^\"/bin/true\" }", "an array"),
+        ("{ type = \"exec\", command = ^[] }", program),
+        ("{ type = \"exec\", command = ^[\"true\"] }", program),
+        (
+            "{ type = \"exec\", command = [\"/bin/true\", ^1] }",
+            "expected a string",
+        ),
+        (
+            "{ type = \"exec\", command = [\"/bin/true\", ^\"\\u0000\"] }",
+            "without NUL",
+        ),
+    ]);
+}
+
+#[test]
+fn a_missing_program_is_noted() {
+    for (program, want) in [("/bin/sh", 0), ("/nonexistent/check", 1)] {
+        let check = format!("check = {{ type = \"exec\", command = [\"{program}\"] }}");
+        let (toml, ..) = edited("ttl = \"30s\"", &check);
+        let warnings = load_text(toml, ZONE).unwrap().warnings;
+        // Once, though three servers have it.
+        assert_eq!(warnings.len(), want, "{warnings:?}");
+        assert!(
+            warnings
+                .iter()
+                .all(|warning| warning.message.contains(program))
+        );
+    }
+}
+
+/// What the servers of the reference case probe, when its service has this `check` and its
+/// second server that one.
+#[track_caller]
+fn targets(service: &str, server: &str) -> Vec<Vec<String>> {
+    let toml = REFERENCE.replace("ttl = \"30s\"", service).replace(
+        "priority = \"backup\"",
+        &format!("priority = \"backup\"\n{server}"),
+    );
+    let model = load_text(toml, ZONE)
+        .unwrap_or_else(|errors| panic!("{errors}"))
+        .model;
+    let servers = model.servers.iter();
+    let targets = |server: &crate::model::Server| {
+        let probes = server.probes.iter().map(|probe| model.probe(*probe));
+        probes
+            .map(|probe| format!("{} {:?}", probe.target.definition(), probe.timing.interval))
+            .collect()
+    };
+    servers.map(targets).collect()
+}
+
+#[test]
+fn checks_with_everything_said_and_nothing() {
+    for (check, want) in [
+        (
+            "{ type = \"http\" }",
+            "http:192.168.10.10:80/ (www.example.com) GET expect 200-200 1s",
+        ),
+        (
+            "{ type = \"https\", port = 443 }",
+            "https:192.168.10.10:443/ (www.example.com) GET expect 200-200 1s",
+        ),
+        (
+            "{ type = \"https\", path = \"/h?a=b\", host = \"2001:db8::1\", method = \"HEAD\", expect = [0o314, \"300-399\"], verify = false }",
+            "https:192.168.10.10:80/h?a=b ([2001:db8::1]) HEAD expect 204-204 300-399 unverified 1s",
+        ),
+        (
+            "{ type = \"http\", body = \"all \\\"well\\\"\" }",
+            "http:192.168.10.10:80/ (www.example.com) GET expect 200-200 body \"all \\\"well\\\"\" 1s",
+        ),
+        (
+            "{ type = \"exec\", command = [\"/bin/x\", \"-v\"], port = 81 }",
+            "exec:/bin/x -v for 192.168.10.10:81 1s",
+        ),
+        ("{ port = 8080 }", "tcp:192.168.10.10:8080 1s"),
+    ] {
+        assert_eq!(
+            targets(&format!("check = {check}"), "")[0],
+            [want],
+            "{check}"
+        );
+    }
+    // A name, and not a wildcard, if there is one.
+    let (toml, ..) = edited(
+        "[\"www.example.com\"]",
+        "[\"*.example.com\", \"www.example.com\"]\ncheck = { type = \"http\" }",
+    );
+    let model = load_text(toml, ZONE).unwrap().model;
+    assert_eq!(
+        model.probes.last().unwrap().target.to_string(),
+        "http:192.0.2.200:80/ (www.example.com)"
+    );
+}
+
+#[test]
+fn several_checks() {
+    let both = "check = [{ type = \"tcp\" }, { type = \"icmp\", interval = \"5s\" }]";
+    let [a, b] = [10, 11].map(|host| format!("192.168.10.{host}"));
+    for (service, server, want_a, want_b) in [
+        (
+            both,
+            "",
+            vec![format!("tcp:{a}:80 1s"), format!("icmp:{a} 5s")],
+            vec![format!("tcp:{b}:80 1s"), format!("icmp:{b} 5s")],
+        ),
+        // Without a type it changes each.
+        (
+            both,
+            "check = { interval = \"2s\" }",
+            vec![format!("tcp:{a}:80 1s"), format!("icmp:{a} 5s")],
+            vec![format!("tcp:{b}:80 2s"), format!("icmp:{b} 2s")],
+        ),
+        // With one it takes their place.
+        (
+            both,
+            "check = { type = \"icmp\" }",
+            vec![format!("tcp:{a}:80 1s"), format!("icmp:{a} 5s")],
+            vec![format!("icmp:{b} 1s")],
+        ),
+        // An array builds on the one check of the service.
+        (
+            "check = { interval = \"3s\" }",
+            "check = [{ type = \"icmp\" }, { port = 81 }]",
+            vec![format!("tcp:{a}:80 3s")],
+            vec![format!("icmp:{b} 3s"), format!("tcp:{b}:81 3s")],
+        ),
+        // The same twice is one.
+        (
+            "",
+            "check = [{ type = \"icmp\" }, { type = \"icmp\" }]",
+            vec![format!("tcp:{a}:80 1s")],
+            vec![format!("icmp:{b} 1s")],
+        ),
+        // What belongs to another type is forgotten, what belongs to both is not.
+        (
+            "check = { type = \"http\", path = \"/h\" }",
+            "check = { type = \"tcp\" }",
+            vec![format!(
+                "http:{a}:80/h (www.example.com) GET expect 200-200 1s"
+            )],
+            vec![format!("tcp:{b}:80 1s")],
+        ),
+        (
+            "check = { type = \"http\", path = \"/h\" }",
+            "check = { type = \"https\", verify = false }",
+            vec![format!(
+                "http:{a}:80/h (www.example.com) GET expect 200-200 1s"
+            )],
+            vec![format!(
+                "https:{b}:80/h (www.example.com) GET expect 200-200 unverified 1s"
+            )],
+        ),
+    ] {
+        let got = targets(service, server);
+        assert_eq!((&got[0], &got[1]), (&want_a, &want_b), "{service} {server}");
+    }
+}
+
+#[test]
+fn what_another_type_does_not_have_is_forgotten() {
+    let toml = REFERENCE
+        .replace(
+            "[check]",
+            "[check]\ntype = \"http\"\npath = \"/h\"\nport = 81",
+        )
+        .replace("ttl = \"30s\"", "check = { type = \"tcp\" }")
+        .replace("priority = \"backup\"", "check = { type = \"http\" }");
+    let model = load_text(toml, ZONE).unwrap().model;
+    let target = |index: usize| {
+        model
+            .probe(model.servers[index].probes[0])
+            .target
+            .to_string()
+    };
+    assert_eq!(target(0), "tcp:192.168.10.10:81");
+    assert_eq!(target(1), "http:192.168.10.11:81/ (www.example.com)");
+}
+
+#[test]
+fn a_ca_file_is_read() {
+    let ca = crate::probe::testing::pki::Ca::new();
+    let load = |content: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("example.com.zone"), ZONE).unwrap();
+        fs::write(directory.path().join("ca.pem"), content).unwrap();
+        let file = directory.path().join("failover.toml");
+        let check = "check = { type = \"https\", ca_file = \"ca.pem\" }";
+        fs::write(&file, REFERENCE.replace("ttl = \"30s\"", check)).unwrap();
+        super::load(&file).map_err(|errors| errors.to_string())
+    };
+    let model = load(&format!("the CA\n{0}{0}", ca.pem())).unwrap().model;
+    let ProbeTarget::Http(check) = &model.probe(model.servers[0].probes[0]).target else {
+        panic!("{:?}", model.probes);
+    };
+    let Some(crate::model::Trust::File { path, certificates }) =
+        check.tls.as_ref().map(|tls| &tls.trust)
+    else {
+        panic!("{check:?}");
+    };
+    assert!(path.ends_with("ca.pem"), "{path:?}");
+    assert_eq!(certificates.len(), 2);
+    for (content, message) in [
+        ("-----BEGIN CERTIFICATE-----\n", "expected PEM: "),
+        (
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            "certificate 1 is of no use: ",
+        ),
+    ] {
+        let errors = load(content).unwrap_err();
+        // Once, though three servers have it.
+        assert!(
+            errors.contains(message) && errors.lines().count() == 1,
+            "{errors}"
+        );
+    }
 }
 
 #[test]
@@ -744,9 +1090,9 @@ fn probes_leave_through_their_link() {
         source: "203.0.113.66".parse().ok(),
     };
     assert_eq!(model.probe(model.wans[1].targets[0].probe).egress, egress);
-    assert_eq!(model.probe(model.servers[2].probe.unwrap()).egress, egress);
+    assert_eq!(model.probe(model.servers[2].probes[0]).egress, egress);
     assert_eq!(
-        model.probe(model.servers[0].probe.unwrap()).egress,
+        model.probe(model.servers[0].probes[0]).egress,
         Egress::default()
     );
     assert_eq!(model.wans[1].interface.as_deref(), Some("eth2"));

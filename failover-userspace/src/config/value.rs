@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::http::uri::PathAndQuery;
 use ipnet::IpNet;
+use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
 use super::name;
@@ -22,6 +24,8 @@ const NSID_LIMIT: usize = 128;
 const INTERFACE_NAME_LIMIT: usize = 15;
 /// Where name servers listen.
 pub(super) const DNS_PORT: u16 = 53;
+/// Octets of the text that a body must contain.
+const WANTED_TEXT_LIMIT: usize = 1024;
 /// RFC 2181 section 8.
 const TTL_LIMIT: u64 = (1 << 31) - 1;
 
@@ -46,19 +50,20 @@ pub(super) fn integer(
     range: RangeInclusive<u16>,
 ) -> impl FnOnce(Node<'_>, &mut Report<'_>) -> Option<u16> {
     move |node, report| {
-        let value = match node.value {
-            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-                .ok()
-                .and_then(|value| u16::try_from(value).ok())
-                .filter(|value| range.contains(value)),
-            _ => None,
-        };
+        let value = small_integer(node.value).filter(|value| range.contains(value));
         if value.is_none() {
             let what = format!("an integer from {} to {}", range.start(), range.end());
             node.expected(&what, report);
         }
         value
     }
+}
+
+fn small_integer(value: &DeValue<'_>) -> Option<u16> {
+    let DeValue::Integer(integer) = value else {
+        return None;
+    };
+    u16::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
 /// A port or a weight: 1 to 65535.
@@ -265,11 +270,7 @@ pub(super) fn wan_target(node: Node<'_>, report: &mut Report<'_>) -> Option<(Str
         );
         return None;
     };
-    let address = match target {
-        ProbeTarget::Tcp(address) => address.ip(),
-        ProbeTarget::Icmp(address) => address,
-    };
-    if let Err(kind) = unicast(address) {
+    if let Err(kind) = unicast(target.address()) {
         node.expected(&format!("the address of a host, not {kind}"), report);
         return None;
     }
@@ -370,6 +371,111 @@ pub(super) fn cookie_secret(node: Node<'_>, report: &mut Report<'_>) -> Option<C
             None
         }
     }
+}
+
+/// Whom a request is meant for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HostName {
+    /// As in the Host header (RFC 9110 section 7.2).
+    pub(super) header: String,
+    /// As in a certificate.
+    pub(super) server_name: ServerName<'static>,
+}
+
+impl HostName {
+    /// A host name or an IP address, without port.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let server_name = ServerName::try_from(text.to_owned()).ok()?;
+        let header = match text.parse() {
+            Ok(IpAddr::V6(address)) => format!("[{address}]"),
+            Ok(IpAddr::V4(_)) | Err(_) => text.to_owned(),
+        };
+        Some(Self {
+            header,
+            server_name,
+        })
+    }
+}
+
+/// Whom a request is meant for.
+pub(super) fn host(node: Node<'_>, report: &mut Report<'_>) -> Option<HostName> {
+    let host = HostName::parse(string(node, report)?);
+    if host.is_none() {
+        node.expected(
+            "a host name or an IP address, without port, such as \"www.example.com\"",
+            report,
+        );
+    }
+    host
+}
+
+/// Path and query of a request, as they are sent.
+pub(super) fn request_path(node: Node<'_>, report: &mut Report<'_>) -> Option<String> {
+    let text = string(node, report)?;
+    let fits = text.starts_with('/') && !text.contains('#');
+    if !fits || PathAndQuery::try_from(text).is_err() {
+        node.expected(
+            "a path that starts with '/', percent-encoded where needed, such as \"/health?deep=1\"",
+            report,
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// Text that a body must contain.
+pub(super) fn wanted_text(node: Node<'_>, report: &mut Report<'_>) -> Option<String> {
+    let text = string(node, report)?;
+    if text.is_empty() || text.len() > WANTED_TEXT_LIMIT {
+        let what = format!("a text of 1 to {WANTED_TEXT_LIMIT} octets");
+        node.expected(&what, report);
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// One status code of a final response, or a range of them.
+pub(super) fn status_codes(node: Node<'_>, report: &mut Report<'_>) -> Option<RangeInclusive<u16>> {
+    let all = 200..=599;
+    let codes = match node.value {
+        DeValue::String(text) => text
+            .split_once('-')
+            .and_then(|(first, last)| Some(first.parse().ok()?..=last.parse().ok()?)),
+        other => small_integer(other).map(|code| code..=code),
+    };
+    let fits = |codes: &RangeInclusive<u16>| {
+        !codes.is_empty() && all.contains(codes.start()) && all.contains(codes.end())
+    };
+    let codes = codes.filter(fits);
+    if codes.is_none() {
+        node.expected(
+            "a status code from 200 to 599, such as 204, or a range of them, such as \"200-399\"",
+            report,
+        );
+    }
+    codes
+}
+
+/// An absolute path, and arguments.
+pub(super) fn command(node: Node<'_>, report: &mut Report<'_>) -> Option<List<String>> {
+    let word = |node: Node<'_>, report: &mut Report<'_>| {
+        let text = string(node, report)?;
+        if text.contains('\0') {
+            node.expected("a text without NUL", report);
+            return None;
+        }
+        Some(text.to_owned())
+    };
+    let words = list(word)(node, report)?;
+    let program = words.items.first();
+    if program.is_none_or(|program| !program.value.starts_with('/'))
+        && words.items.len() == words.written
+    {
+        let what = "the absolute path of a program, and its arguments, such as [\"/usr/local/bin/check\", \"-v\"]";
+        node.expected(what, report);
+        return None;
+    }
+    Some(words)
 }
 
 /// An array, each element read by `read`; the bad ones are reported and left out.

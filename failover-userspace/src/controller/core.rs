@@ -10,9 +10,9 @@ use super::event::Event;
 use crate::dataplane::{AttachedMode, Change, Generation};
 use crate::health::{
     AdminState, Carrier, Effective, Failure, Machine, Pace, Targets, Verdict, effective,
-    link_verdict,
+    link_verdict, server_verdict,
 };
-use crate::model::{Model, OnAllDown, ProbeId, ProbeTarget, ServerId, ServiceId, WanId};
+use crate::model::{Model, OnAllDown, ProbeId, ServerId, ServiceId, WanId};
 use crate::policy::{self, Answer, Decision, View};
 use crate::probe::{LinkEvent, Report};
 use crate::state::{Kept, Record, Standing};
@@ -230,7 +230,7 @@ impl Index {
             wans: HashMap::new(),
         };
         for (server, id) in model.servers.iter().zip((0..).map(ServerId)) {
-            if let Some(probe) = server.probe {
+            for probe in &server.probes {
                 index.users[probe.index()].push(Subject::Server(id));
             }
         }
@@ -454,10 +454,7 @@ impl Core {
         let Some(probe) = self.probes.get_mut(report.probe.index()) else {
             return;
         };
-        let kind = match self.model.probe(report.probe).target {
-            ProbeTarget::Tcp(_) => "tcp",
-            ProbeTarget::Icmp(_) => "icmp",
-        };
+        let kind = self.model.probe(report.probe).target.kind();
         let outcome = report
             .outcome
             .as_ref()
@@ -553,7 +550,7 @@ impl Core {
 
     fn probes_of(&self, subject: Subject) -> Vec<ProbeId> {
         match subject {
-            Subject::Server(id) => self.model.server(id).probe.into_iter().collect(),
+            Subject::Server(id) => self.model.server(id).probes.clone(),
             Subject::Wan(id) => {
                 let targets = self.model.wan(id).targets.iter();
                 targets.map(|target| target.probe).collect()
@@ -646,11 +643,9 @@ impl Core {
     fn verdict(&self, subject: Subject) -> Verdict {
         let verdict = |probe: ProbeId| self.probes[probe.index()].machine.verdict();
         match subject {
-            Subject::Server(id) => self
-                .model
-                .server(id)
-                .probe
-                .map_or(Verdict::Unknown, verdict),
+            Subject::Server(id) => {
+                server_verdict(self.model.server(id).probes.iter().copied().map(verdict))
+            }
             Subject::Wan(id) => {
                 let wan = self.model.wan(id);
                 let targets: Targets = wan
@@ -676,13 +671,14 @@ impl Core {
     fn event(&self, subject: Subject) -> Event {
         match subject {
             Subject::Server(id) => {
-                let probe = self.model.server(id).probe;
+                let failing = self.failing(id);
+                let error = failing.and_then(|probe| self.probes[probe.index()].last_error.clone());
                 Event::Server {
                     id,
                     verdict: self.servers.verdict[id.index()],
                     admin: self.servers.admin[id.index()],
                     effective: self.servers.effective[id.index()],
-                    error: probe.and_then(|probe| self.probes[probe.index()].last_error.clone()),
+                    failed: failing.zip(error),
                     first: !self.is_live(),
                 }
             }
@@ -695,6 +691,19 @@ impl Core {
                 first: !self.is_live(),
             },
         }
+    }
+
+    /// The check that explains a server's state: of those whose last probe failed the first
+    /// that has made the server down, else the first.
+    pub(super) fn failing(&self, server: ServerId) -> Option<ProbeId> {
+        let probes = self.model.server(server).probes.iter().copied();
+        let failed = probes.filter(|probe| self.probes[probe.index()].last_error.is_some());
+        let is_down =
+            |probe: &ProbeId| self.probes[probe.index()].machine.verdict() == Verdict::Down;
+        failed
+            .clone()
+            .find(is_down)
+            .or_else(|| failed.clone().next())
     }
 
     /// The service's answer may have changed.

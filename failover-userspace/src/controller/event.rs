@@ -3,7 +3,7 @@
 use tracing::{debug, info, warn};
 
 use crate::health::{AdminState, Carrier, Effective, Failure, Verdict};
-use crate::model::{Model, ServerId, ServiceId, WanId};
+use crate::model::{Model, ProbeId, ServerId, ServiceId, WanId};
 use crate::policy::Decision;
 
 /// Something has changed.
@@ -19,8 +19,8 @@ pub enum Event {
         admin: AdminState,
         /// What follows.
         effective: Effective,
-        /// Why the last probe failed.
-        error: Option<Failure>,
+        /// A check whose last probe failed, and why it did.
+        failed: Option<(ProbeId, Failure)>,
         /// Nothing has been published yet.
         first: bool,
     },
@@ -65,20 +65,26 @@ impl Event {
                 verdict,
                 admin,
                 effective,
-                error,
+                failed,
                 first,
             } => {
                 let server = model.server(*id);
                 let service = &*model.service(server.service).name;
                 let name = &*server.name;
                 let address = server.address;
-                let error = error.as_ref().map(tracing::field::display);
+                let check = failed
+                    .as_ref()
+                    .map(|(probe, _)| &model.probe(*probe).target);
+                let check = check.map(tracing::field::display);
+                let error = failed
+                    .as_ref()
+                    .map(|(_, error)| tracing::field::display(error));
                 if *effective == Effective::Down {
-                    warn!(service, server = name, %address, %verdict, %admin, %effective, error, "server down");
+                    warn!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server down");
                 } else if *first {
-                    debug!(service, server = name, %address, %verdict, %admin, %effective, error, "server");
+                    debug!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server");
                 } else {
-                    info!(service, server = name, %address, %verdict, %admin, %effective, error, "server");
+                    info!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server");
                 }
             }
             Self::Wan {

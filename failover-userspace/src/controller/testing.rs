@@ -36,7 +36,7 @@ pub(crate) fn probes(model: &Model, name: &str) -> Vec<ProbeId> {
     let wans = model.wans.iter().filter(|wan| wan.name == name);
     let targets = wans.flat_map(|wan| wan.targets.iter().map(|target| target.probe));
     servers
-        .filter_map(|server| server.probe)
+        .flat_map(|server| server.probes.iter().copied())
         .chain(targets)
         .collect()
 }

@@ -12,7 +12,7 @@ use crate::dataplane::named_counters;
 use crate::model::{ProbeId, ServerId, ServiceId, Site, WanId};
 use crate::policy::{self, Answer, Reason};
 use crate::protocol::{
-    Explain, ExplainWan, InterfaceStatus, PacketCounters, ServerStatus, ServiceStats,
+    CheckStatus, Explain, ExplainWan, InterfaceStatus, PacketCounters, ServerStatus, ServiceStats,
     ServiceStatus, Stats, Status, TargetStatus, WanStatus,
 };
 
@@ -174,8 +174,8 @@ impl Core {
 
     fn server_status(&self, id: ServerId) -> ServerStatus {
         let server = self.model.server(id);
-        let probe = server.probe.map(|probe| self.probe(probe));
         let at = id.index();
+        let checks: Vec<CheckStatus> = server.probes.iter().map(|id| self.check(*id)).collect();
         ServerStatus {
             name: server.name.clone(),
             address: server.address,
@@ -186,11 +186,31 @@ impl Core {
             admin: self.servers.admin[at],
             effective: self.servers.effective[at],
             since: self.servers.since[at],
-            last_error: probe.and_then(ProbeState::error),
-            rtt_us: probe.and_then(ProbeState::rtt_us),
-            check: server
-                .probe
-                .map(|probe| self.model.probe(probe).target.to_string()),
+            last_error: self.server_error(id),
+            rtt_us: checks.iter().filter_map(|check| check.rtt_us).max(),
+            checks,
+        }
+    }
+
+    /// Why the server's last probe failed; with several checks, which one.
+    fn server_error(&self, id: ServerId) -> Option<String> {
+        let failing = self.failing(id)?;
+        let error = self.probe(failing).error()?;
+        Some(match self.model.server(id).probes.as_slice() {
+            [_] => error,
+            _ => format!("{}: {error}", self.model.probe(failing).target),
+        })
+    }
+
+    fn check(&self, id: ProbeId) -> CheckStatus {
+        let probe = self.probe(id);
+        let last_error = probe.last_error.as_ref();
+        CheckStatus {
+            check: self.model.probe(id).target.to_string(),
+            verdict: probe.machine.verdict(),
+            last_error: probe.error(),
+            reason: last_error.map(|error| error.label().to_owned()),
+            rtt_us: probe.rtt_us(),
         }
     }
 

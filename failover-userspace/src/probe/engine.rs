@@ -13,14 +13,16 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use rustls::ClientConfig;
 use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Sleep, sleep_until, timeout};
 use tracing::{trace, warn};
 
+use super::exec::Executor;
 use super::schedule::{Finished, Schedule, Start};
 use super::throttle::Throttle;
-use super::{Failure, icmp, limit, tcp};
+use super::{Failure, http, icmp, limit, tcp, tls};
 use crate::health::{Outcome, Pace};
 use crate::model::{Probe, ProbeId, ProbeTarget};
 
@@ -50,13 +52,23 @@ pub struct Report {
 /// Executes probes; see [`Engine::start`].
 #[derive(Debug)]
 pub struct Engine {
-    probes: Arc<[Probe]>,
+    work: Arc<Work>,
     schedule: Schedule,
     /// How many sockets there may be at once.
     slots: usize,
     commands: mpsc::UnboundedReceiver<(ProbeId, Pace)>,
     reports: mpsc::Sender<Report>,
     local_trouble: Throttle,
+}
+
+/// The probes, and what their executions need beside them, made once.
+#[derive(Debug)]
+struct Work {
+    probes: Vec<Probe>,
+    /// Of each probe; `None`: without TLS.
+    clients: Vec<Option<Arc<ClientConfig>>>,
+    /// `None`: no probe starts a program.
+    executor: Option<Executor>,
 }
 
 /// Steers a running [`Engine`]; dropping it ends the engine.
@@ -129,6 +141,8 @@ impl Engine {
         reports: mpsc::Sender<Report>,
         slots: usize,
     ) -> io::Result<Handle> {
+        // May take a while: it reads the system's trust store.
+        let work = Arc::new(Work::new(probes)?);
         let now = Instant::now();
         let mut schedule = Schedule::new(probes.iter().map(|probe| probe.timing), now);
         for probe in (0..).map(ProbeId).take(probes.len()) {
@@ -136,7 +150,7 @@ impl Engine {
         }
         let (sender, commands) = mpsc::unbounded_channel();
         let engine = Self {
-            probes: probes.into(),
+            work,
             schedule,
             slots,
             commands,
@@ -188,7 +202,7 @@ impl Engine {
                 && running.len() < most
                 && let Some(start) = self.schedule.start(now)
             {
-                running.push(execute(Arc::clone(&self.probes), start));
+                running.push(execute(Arc::clone(&self.work), start));
                 look_again = now + TICK;
             }
             let slot_is_free = running.len() < self.slots;
@@ -216,7 +230,7 @@ impl Engine {
     }
 
     fn log(&mut self, report: &Report) {
-        let probe = &self.probes[report.probe.index()];
+        let probe = &self.work.probes[report.probe.index()];
         match &report.outcome {
             Ok(rtt) => trace!(target = %probe.target, ?rtt, late = ?report.late, "probe"),
             Err(failure) => {
@@ -237,22 +251,52 @@ fn set(timer: Pin<&mut Sleep>, deadline: Instant) {
     }
 }
 
-async fn execute(probes: Arc<[Probe]>, Start { probe, due }: Start) -> Report {
-    let Probe {
-        target,
-        egress,
-        timing,
-    } = &probes[probe.index()];
+async fn execute(work: Arc<Work>, Start { probe, due }: Start) -> Report {
     let started = Instant::now();
-    let outcome = match *target {
-        ProbeTarget::Tcp(address) => within(timing.timeout, tcp::probe(address, egress)).await,
-        ProbeTarget::Icmp(address) => within(timing.timeout, icmp::probe(address, egress)).await,
-    };
     Report {
         probe,
         started,
         late: started.saturating_duration_since(due),
-        outcome,
+        outcome: work.outcome(probe, started).await,
+    }
+}
+
+impl Work {
+    fn new(probes: &[Probe]) -> io::Result<Self> {
+        let mut clients = tls::Clients::default();
+        let mut client = |probe: &Probe| match &probe.target {
+            ProbeTarget::Http(check) => check.tls.as_ref().map(|tls| clients.of(&tls.trust)),
+            ProbeTarget::Tcp(_) | ProbeTarget::Icmp(_) | ProbeTarget::Exec(_) => None,
+        };
+        let is_exec = |probe: &Probe| matches!(probe.target, ProbeTarget::Exec(_));
+        let executor = probes.iter().any(is_exec).then(Executor::start);
+        Ok(Self {
+            clients: probes.iter().map(&mut client).collect(),
+            executor: executor.transpose()?,
+            probes: probes.to_vec(),
+        })
+    }
+
+    async fn outcome(&self, id: ProbeId, started: Instant) -> Outcome {
+        let Probe {
+            target,
+            egress,
+            timing,
+        } = &self.probes[id.index()];
+        let limit = timing.timeout;
+        match target {
+            ProbeTarget::Tcp(address) => within(limit, tcp::probe(*address, egress)).await,
+            ProbeTarget::Icmp(address) => within(limit, icmp::probe(*address, egress)).await,
+            ProbeTarget::Http(check) => {
+                let client = self.clients[id.index()].clone();
+                // Boxed: it is large, and the others should not be.
+                Box::pin(http::probe(check, client, egress, started + limit)).await
+            }
+            ProbeTarget::Exec(check) => match &self.executor {
+                Some(executor) => executor.probe(Arc::clone(check), limit).await,
+                None => Err(Failure::Local("no thread that starts programs".to_owned())),
+            },
+        }
     }
 }
 
@@ -268,7 +312,7 @@ async fn within<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Egress, Timing};
+    use crate::model::{Egress, ExecCheck, HttpCheck, HttpMethod, Timing, Tls, Trust};
     use crate::probe::testing::BlackHole;
     use std::collections::HashMap;
     use std::net::{Ipv4Addr, SocketAddr};
@@ -343,6 +387,55 @@ mod tests {
         }
         handle.shutdown().await;
         assert!(reports.recv().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn each_kind_is_executed() {
+        let target = refusing().await;
+        let http = |tls| {
+            ProbeTarget::Http(Arc::new(HttpCheck {
+                address: target,
+                tls,
+                method: HttpMethod::Get,
+                host: "www.example.com".to_owned(),
+                path: "/".to_owned(),
+                expect: vec![200..=200],
+                body: None,
+            }))
+        };
+        let tls = Tls {
+            name: "www.example.com".try_into().unwrap(),
+            trust: Trust::Anybody,
+        };
+        let exec = ProbeTarget::Exec(Arc::new(ExecCheck {
+            command: vec!["/nonexistent/check".to_owned()],
+            service: "www".to_owned(),
+            server: "web-a".to_owned(),
+            address: target.ip(),
+            port: target.port().try_into().unwrap(),
+        }));
+        let kinds = [http(None), http(Some(tls)), exec, ProbeTarget::Tcp(target)];
+        let probes = kinds.map(|kind| {
+            patient(Probe {
+                target: kind,
+                ..tcp(target)
+            })
+        });
+        let (sender, mut reports) = mpsc::channel(16);
+        let handle = Engine::start(&probes, sender).unwrap();
+        let mut labels = HashMap::new();
+        while labels.len() < probes.len() {
+            let report = reports.recv().await.unwrap();
+            labels.insert(report.probe.0, report.outcome.unwrap_err().label());
+        }
+        let want = [
+            (0, "refused"),
+            (1, "refused"),
+            (2, "exec_not_started"),
+            (3, "refused"),
+        ];
+        assert_eq!(labels, HashMap::from(want));
+        handle.shutdown().await;
     }
 
     #[tokio::test]

@@ -1,13 +1,14 @@
 //! Probes: executes the model's health tests and watches links.
 //!
 //! [`Schedule`] decides when each probe runs, and knows nothing else. The [`Engine`] asks
-//! it, executes probes over TCP and ICMP, and sends a [`Report`] of each to whoever turns
+//! it, executes probes (each kind in a module of its own), and sends a [`Report`] of each to whoever turns
 //! results into verdicts. The [`LinkWatcher`] does the same for the carrier of interfaces.
 //!
 //! ```text
-//!                     ┌───────────── Engine, one task ────────────┐
-//!  Handle::set_pace ─►│ Schedule ─► executions (tcp, icmp; ≤ slots) │─► Report
-//!                     └───────────────────────────────────────────┘
+//!                     ┌──────────────── Engine, one task ────────────────┐
+//!  Handle::set_pace ─►│ Schedule ─► executions (tcp, http, …; ≤ slots)   │─► Report
+//!                     └────────────────────────┬─────────────────────────┘
+//!                                              └─► exec: programs, on a thread of its own
 //!  rtnetlink ────────► LinkWatcher ─────────────────────────────────► LinkEvent
 //! ```
 //!
@@ -15,15 +16,18 @@
 
 mod egress;
 mod engine;
+mod exec;
 mod failure;
+mod http;
 mod icmp;
 mod limit;
 mod link;
 mod schedule;
 mod tcp;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod throttle;
+mod tls;
 
 pub use engine::{Engine, Handle, Report};
 pub use link::{LinkEvent, LinkWatcher};

@@ -522,7 +522,7 @@ mod tests {
             for at in starts
                 .iter()
                 .flatten()
-                .filter(|at| (ms(interval) * 3..ms(interval) * 4).contains(at))
+                .filter(|at| (ms(interval) * 3..ms(interval) * 4).contains::<Duration>(at))
             {
                 shares[((*at - ms(interval) * 3).as_nanos() * share as u128
                     / ms(interval).as_nanos()) as usize] += 1;

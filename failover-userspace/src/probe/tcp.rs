@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::Failure;
 use crate::model::Egress;
@@ -17,11 +17,20 @@ use crate::model::Egress;
 pub(super) async fn probe(target: SocketAddr, egress: &Egress) -> Result<Duration, Failure> {
     let socket = open(target, egress)?;
     let begun = Instant::now();
+    establish(socket, target).await?;
+    Ok(begun.elapsed())
+}
+
+/// A connection to `target` for a probe that has something to say; dropping it resets it.
+pub(super) async fn connect(target: SocketAddr, egress: &Egress) -> Result<TcpStream, Failure> {
+    establish(open(target, egress)?, target).await
+}
+
+async fn establish(socket: TcpSocket, target: SocketAddr) -> Result<TcpStream, Failure> {
     let stream = socket
         .connect(target)
         .await
         .map_err(|error| Failure::of(&error))?;
-    let took = begun.elapsed();
     // With nobody listening on a local port of the ephemeral range, the kernel may pick just
     // that port as the source, and the socket connects to itself.
     let itself = stream
@@ -30,7 +39,7 @@ pub(super) async fn probe(target: SocketAddr, egress: &Egress) -> Result<Duratio
     if itself {
         Err(Failure::Refused)
     } else {
-        Ok(took)
+        Ok(stream)
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the tests of probes share: a black hole and network namespaces.
 
+pub(crate) mod pki;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;

@@ -2,6 +2,7 @@
 //!
 //! Whatever takes time is waited for; the bounds only end a test that has failed anyway.
 
+mod checks;
 mod commands;
 mod conformance;
 mod dig;

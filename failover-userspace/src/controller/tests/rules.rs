@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use crate::controller::testing::{Bench, example, reference};
+use crate::controller::testing::{Bench, example, reference, report};
 use crate::controller::{Command, Input};
-use crate::health::{AdminState, Effective, Pace, Verdict};
-use crate::model::OnAllDown;
+use crate::health::{AdminState, Effective, Failure, HttpFailure, Pace, TlsFailure, Verdict};
+use crate::model::{OnAllDown, ServerId, ServiceId};
 use crate::state::Kept;
 
 /// All there is in the reference case, and it is up.
@@ -276,7 +276,7 @@ fn who_is_in_maintenance_is_not_waited_for() {
     let mut kept = Kept::nothing(&reference());
     kept.servers[1].admin = AdminState::Maint;
     let mut bench = Bench::restarted(reference(), kept);
-    let probe = bench.model.servers[1].probe.unwrap();
+    let probe = bench.model.servers[1].probes[0];
     assert_eq!(bench.core.pace(probe), Pace::Paused);
     bench.check(
         "web-a+ web-c+ wan1+ wan2+",
@@ -369,4 +369,92 @@ fn interfaces_come_and_go() {
     bench.core.not_attached("eth0", bench.now);
     bench.pass(bench.core.wake_at().unwrap() - bench.now.at);
     assert_eq!(bench.settle(), ["attach eth0 7"]);
+}
+
+const TWO_CHECKS: &str = r#"
+[[service.server]]
+name = "web-d"
+address = "192.0.2.201"
+priority = "backup3"
+offsite = true
+check = [{ type = "tcp" }, { type = "http", fall = 1, rise = 1 }]
+"#;
+
+/// A server with two checks: what each step does to it, which is its last error, and which of
+/// its verdicts follows.
+#[test]
+fn all_checks_of_a_server_must_pass() {
+    const TCP: usize = 0;
+    const HTTP: usize = 1;
+    let mut bench = live(
+        Bench::new(example(TWO_CHECKS)),
+        "web-a- web-b- web-c- web-d+ wan1+ wan2+",
+    );
+    let server = bench.model.servers.len() - 1;
+    let probes = bench.model.servers[server].probes.clone();
+    assert_eq!(probes.len(), 2);
+    let (refused, status) = (Failure::Refused, Failure::Http(HttpFailure::Status(503)));
+    let (tcp, http) = (
+        "tcp:192.0.2.201:80: connection refused",
+        "http:192.0.2.201:80/ (www.example.com): HTTP status 503",
+    );
+    let table = [
+        (TCP, Err(refused.clone()), Verdict::Up, Some(tcp)),
+        // The one that has made it down, though not the first.
+        (HTTP, Err(status.clone()), Verdict::Down, Some(http)),
+        (TCP, Err(refused.clone()), Verdict::Down, Some(http)),
+        (TCP, Err(refused), Verdict::Down, Some(tcp)),
+        // Both have; the first is named.
+        (HTTP, Ok(()), Verdict::Down, Some(tcp)),
+        (TCP, Ok(()), Verdict::Down, None),
+        (TCP, Ok(()), Verdict::Up, None),
+        // Says nothing about the server.
+        (
+            HTTP,
+            Err(Failure::Local("no".to_owned())),
+            Verdict::Up,
+            Some("http:192.0.2.201:80/ (www.example.com): local error: no"),
+        ),
+    ];
+    for (step, (probe, outcome, verdict, error)) in table.into_iter().enumerate() {
+        let report = report(probes[probe], outcome.clone());
+        bench.core.input(Input::Probe(report), bench.now);
+        bench.settle();
+        let explained = bench.core.explain(String::new(), ServiceId(0));
+        let shown = &explained.service.servers[server];
+        assert_eq!(
+            (shown.verdict, shown.last_error.as_deref()),
+            (verdict, error),
+            "{step}"
+        );
+        let reason = outcome.as_ref().err().map(Failure::label);
+        assert_eq!(shown.checks[probe].reason.as_deref(), reason, "{step}");
+    }
+}
+
+#[test]
+fn a_server_with_several_checks_is_waited_for() {
+    let mut bench = Bench::new(example(TWO_CHECKS));
+    bench.check("web-a+ web-b+ web-c+ wan1+ wan2+", &[]);
+    let [tcp, http] = bench.model.servers[3].probes[..] else {
+        panic!("two checks");
+    };
+    let input = |bench: &mut Bench, probe, outcome| {
+        let input = Input::Probe(report(probe, outcome));
+        bench.core.input(input, bench.now);
+    };
+    input(&mut bench, tcp, Ok(()));
+    bench.check("", &[]);
+    input(&mut bench, http, Err(Failure::Tls(TlsFailure::Expired)));
+    bench.check("", &["publish all: www 198.51.100.134, 203.0.113.70"]);
+
+    // In maintenance none of them runs.
+    let id = ServerId(3);
+    assert_eq!(bench.model.server(id).name, "web-d");
+    bench.feed("web-d:maint");
+    bench.settle();
+    assert_eq!(
+        [tcp, http].map(|probe| bench.core.pace(probe)),
+        [Pace::Paused; 2]
+    );
 }

@@ -103,7 +103,7 @@ impl Lab {
             priority,
             site,
             weight: NonZeroU16::new(weight).expect("a weight"),
-            probe: None,
+            probes: Vec::new(),
         });
     }
 
