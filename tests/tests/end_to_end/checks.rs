@@ -220,7 +220,7 @@ fn answers_follow_and_status_tells_why() -> Result<()> {
         assert!(count >= Some(1), "{reason}: {stats:#}");
     }
 
-    a_program_gets_nothing_of_ours(&dir)?;
+    a_program_gets_nothing_of_ours(&dir, site.daemon.pid())?;
     // One of two checks is enough to fail.
     fs::remove_file(dir.join("well"))?;
     let elsewhere = server_with(&site, "elsewhere", "exec_status")?;
@@ -261,7 +261,7 @@ fn server_with(site: &Site, name: &str, reason: &str) -> Result<Value> {
 }
 
 /// No capability, and no descriptor but its own.
-fn a_program_gets_nothing_of_ours(dir: &Path) -> Result<()> {
+fn a_program_gets_nothing_of_ours(dir: &Path, daemon: u32) -> Result<()> {
     let seen = fs::read_to_string(dir.join("seen"))?;
     let lines: Vec<&str> = seen.lines().collect();
     let [permitted, effective, environment @ .., fds] = lines.as_slice() else {
@@ -281,17 +281,18 @@ fn a_program_gets_nothing_of_ours(dir: &Path) -> Result<()> {
         .split_whitespace()
         .map(str::parse)
         .collect::<Result<_, _>>()?;
-    let ours: BTreeSet<u32> = fds.difference(&handed_down()?).copied().collect();
+    let ours: BTreeSet<u32> = fds.difference(&handed_down(daemon)?).copied().collect();
     // The last is the directory that is being listed.
     assert_eq!(ours, BTreeSet::from([0, 1, 2, 3]));
     Ok(())
 }
 
-/// Descriptors that whoever started this test would have every program inherit.
-fn handed_down() -> Result<BTreeSet<u32>> {
+/// Descriptors that the daemon has from whoever started it, and does not close: those of other
+/// tests that run at the same time, for example. Its own it opens with CLOEXEC.
+fn handed_down(daemon: u32) -> Result<BTreeSet<u32>> {
     const CLOEXEC: u32 = 0o2_000_000;
     let mut found = BTreeSet::new();
-    for entry in fs::read_dir("/proc/self/fdinfo")?.flatten() {
+    for entry in fs::read_dir(format!("/proc/{daemon}/fdinfo"))?.flatten() {
         let fd: u32 = entry.file_name().to_string_lossy().parse()?;
         // That of the listing itself is gone.
         let info = fs::read_to_string(entry.path()).unwrap_or_default();
