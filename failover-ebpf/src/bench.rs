@@ -17,7 +17,7 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::{
     bindings::xdp_action,
-    btf_maps::{Array, HashMap, ProgramArray},
+    btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
     helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_store_bytes},
     macros::{btf_map, xdp},
     programs::XdpContext,
@@ -39,6 +39,10 @@ static RUN: Array<Run, 1> = Array::new();
 /// What [`textbook`] answers; its size is set by the loader.
 #[btf_map]
 static RECORDS: HashMap<TextbookKey, TextbookRecord, 1> = HashMap::new();
+
+/// How many replies came to [`sink`].
+#[btf_map]
+static REPLIES: PerCpuArray<u64, 1> = PerCpuArray::new();
 
 /// Makes the buffer a fresh query and hands it to the program under test.
 #[xdp]
@@ -352,6 +356,69 @@ fn answer(ctx: &XdpContext) -> Option<()> {
         (*header)[5] = !fold(sum);
     }
     Some(())
+}
+
+/// Transmits the next template. Run with live frames (`BPF_F_TEST_XDP_LIVE_FRAMES`) it is a
+/// generator of queries that leave by an interface. All templates have the frame's length.
+#[xdp]
+fn flood(ctx: XdpContext) -> u32 {
+    match write_template(&ctx) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// The frame comes back from the pool with the reply in it, so all of it is written anew.
+#[inline(always)]
+fn write_template(ctx: &XdpContext) -> Option<()> {
+    let run = RUN.get_ptr_mut(0)?;
+    // SAFETY: a map value of ours; one thread generates.
+    let next = unsafe {
+        let next = (*run).next;
+        (*run).next = if next + 1 < (*run).templates {
+            next + 1
+        } else {
+            0
+        };
+        next
+    };
+    let template = TEMPLATES.get(next as u32)?;
+    let len = template.len as u32;
+    if len == 0 || len as usize > TEMPLATE_LEN {
+        return None;
+    }
+    // SAFETY: `len` octets of the template.
+    let written =
+        unsafe { bpf_xdp_store_bytes(ctx.ctx, 0, template.bytes.as_ptr().cast_mut().cast(), len) };
+    (written == 0).then_some(())
+}
+
+/// Counts replies over IPv4 and drops them, so that a generator takes as little as it can from
+/// the machine that the server needs; passes everything else.
+#[xdp]
+fn sink(ctx: XdpContext) -> u32 {
+    match count_reply(&ctx) {
+        Some(()) => xdp_action::XDP_DROP,
+        None => xdp_action::XDP_PASS,
+    }
+}
+
+#[inline(always)]
+fn count_reply(ctx: &XdpContext) -> Option<()> {
+    let ports = at::<[u16; 2]>(ctx, UDP_AT)?;
+    let start = ctx.data() as *const u8;
+    // SAFETY: all of it lies before the ports, which `at` checked.
+    let is_reply = unsafe {
+        *start.add(12).cast::<u16>() == ETH_P_IP
+            && *start.add(IP + 9) == UDP
+            && (*ports)[0] == DNS_PORT
+    };
+    let replies = REPLIES.get_ptr_mut(0)?;
+    if is_reply {
+        // SAFETY: this CPU's value; XDP programs do not interrupt each other on one CPU.
+        unsafe { *replies += 1 };
+    }
+    is_reply.then_some(())
 }
 
 #[cfg(not(test))]

@@ -6,6 +6,8 @@
 //! - [`reference`](mod@reference): what the reference case answers;
 //! - [`cases`]: DNS cases as text, compared with replies;
 //! - [`transcripts`]: what real clients show, as documentation;
+//! - [`peers`]: other name servers to compare with;
+//! - [`figures`]: tables of what the benchmark measured;
 //! - [`command`]: programs run with errors that say what went wrong.
 //!
 //! A privileged test starts with [`privileged`]; `cargo xtask test` is what enables it:
@@ -25,7 +27,9 @@ pub mod cases;
 pub mod command;
 pub mod dig;
 pub mod dns;
+pub mod figures;
 pub mod lab;
+pub mod peers;
 pub mod reference;
 pub mod transcripts;
 

@@ -1,7 +1,7 @@
-//! `cargo xtask bench`: what an answer costs, on this machine.
+//! `cargo xtask bench`: what answers, failovers, publications and probes cost, on this machine.
 //!
-//! One part so far: the cost per packet, `tests/benches/packet_cost`. It is a bench target of
-//! the tests, because xtask itself must build without a BPF toolchain.
+//! The parts are in `tests/benches/figures`, a bench target of the tests, because xtask itself must
+//! build without a BPF toolchain.
 
 use std::path::PathBuf;
 
@@ -13,41 +13,44 @@ use crate::{cargo, privilege, setup};
 /// How it is to be done.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Fewer rounds, and no tables of 100 000 names and more
+    /// Fewer rounds and smaller tables of names
     #[arg(long)]
     quick: bool,
-    /// Where the figures go as JSON, instead of target/bench/packet_cost.json
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Only the cases whose name contains this
+    /// Only these parts: packet-cost, end-to-end, latency, failover, publication, probes
+    #[arg(long, value_name = "PART", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Of the cost per packet, only the cases whose name contains this
     #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
+    case: Option<String>,
+    /// The directory of the figures as JSON, instead of target/bench
+    #[arg(long, value_name = "DIR")]
+    json: Option<PathBuf>,
 }
 
 /// Runs the benchmark.
 pub(crate) fn bench(args: &Args) -> Result<()> {
-    setup::ensure(&[setup::Need::Build])?;
+    setup::ensure(&[setup::Need::Build, setup::Need::Lab])?;
     // Before minutes of building.
-    privilege::as_root("true").context("loading XDP programs needs root")?;
+    privilege::as_root("true").context("XDP programs and network namespaces need root")?;
+    let daemon = cargo::build_daemon()?;
     let mut bench = cargo::cargo();
-    bench.args([
-        "bench",
-        "--package",
-        "failover-tests",
-        "--bench",
-        "packet_cost",
-    ]);
+    bench.args(["bench", "--package", "failover-tests", "--bench", "figures"]);
     privilege::run_built_as_root(&mut bench);
-    bench.arg("--");
+    bench.env(failover_tests::DAEMON, daemon).arg("--");
+    let json = match &args.json {
+        // Cargo runs it in the directory of its package.
+        Some(directory) => std::path::absolute(directory)?,
+        None => cargo::target_dir().join("bench"),
+    };
+    bench.arg("--json").arg(json);
     if args.quick {
         bench.arg("--quick");
     }
-    if let Some(file) = &args.json {
-        // Cargo runs it in the directory of its package.
-        bench.arg("--json").arg(std::path::absolute(file)?);
+    if !args.only.is_empty() {
+        bench.arg("--only").arg(args.only.join(","));
     }
-    if let Some(text) = &args.only {
-        bench.arg("--only").arg(text);
+    if let Some(text) = &args.case {
+        bench.arg("--case").arg(text);
     }
     command::run(&mut bench)
 }

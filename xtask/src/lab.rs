@@ -149,6 +149,7 @@ fn list() -> Result<()> {
     for lab in labs {
         let purpose = match lab.purpose() {
             Purpose::Run => "cargo xtask run",
+            Purpose::Bench => "cargo xtask bench",
             Purpose::Demo => "cargo xtask demo",
             Purpose::Test => "a test",
         };

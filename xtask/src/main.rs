@@ -73,7 +73,7 @@ enum Command {
         #[arg(long, conflicts_with = "skip_privileged")]
         second_kernel: bool,
     },
-    /// Measure what a packet costs, beside other XDP programs, and print one table
+    /// Measure answers, failovers, publications and probes, and print a table of each
     Bench {
         #[command(flatten)]
         args: bench::Args,

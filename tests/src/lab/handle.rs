@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub enum Purpose {
     /// A test.
     Test,
+    /// `cargo xtask bench`.
+    Bench,
     /// `cargo xtask demo`.
     Demo,
     /// `cargo xtask run`, the one that somebody plays with.
@@ -185,6 +187,25 @@ impl Handle {
     /// When it cannot be started.
     pub fn start_program(&self, name: &str, host: Host, command: &mut Command) -> Result<Child> {
         processes::start(self, name, host, command)
+    }
+
+    /// Starts a program on a host, its output as the command says. It ends with the lab, if not
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start_piped(&self, name: &str, host: Host, command: &mut Command) -> Result<Child> {
+        processes::spawn(self, name, host, command)
+    }
+
+    /// Ends a program that [`start_program`](Self::start_program) started; returns whether it ran.
+    ///
+    /// # Errors
+    ///
+    /// When it does not end.
+    pub fn stop_program(&self, name: &str) -> Result<bool> {
+        processes::stop(self, name, processes::Stop::Politely)
     }
 
     /// Where a program of that name logs.

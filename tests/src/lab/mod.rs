@@ -42,8 +42,8 @@ pub const RUN_DIR: &str = "/run/failover-lab";
 #[derive(Debug)]
 pub struct Lab {
     handle: Handle,
-    /// The far ends' programs, attached for as long as the lab lives.
-    _pass: Vec<XdpPass>,
+    /// The far ends' programs by interface, attached for as long as the lab lives.
+    pass: Vec<(&'static str, XdpPass)>,
 }
 
 impl Lab {
@@ -67,13 +67,12 @@ impl Lab {
         teardown::register(&handle);
         let mut lab = Self {
             handle,
-            _pass: Vec::new(),
+            pass: Vec::new(),
         };
 
         lab.build().context("cannot build the lab's network")?;
         for interface in topology::INTERFACES {
-            lab._pass
-                .push(XdpPass::attach(&lab.netns(Host::Inet), interface)?);
+            lab.attach_pass(interface)?;
         }
         for server in Server::ALL {
             if !without.contains(&server) {
@@ -84,6 +83,23 @@ impl Lab {
         fs::write(lab.dir().join("queries.txt"), files::QUERIES)?;
         lab.configure(&Config::default())?;
         Ok(lab)
+    }
+
+    /// Attaches the program that passes everything to the far end of an interface.
+    ///
+    /// # Errors
+    ///
+    /// When there is a program already.
+    pub fn attach_pass(&mut self, interface: &'static str) -> Result<()> {
+        let pass = XdpPass::attach(&self.netns(Host::Inet), interface)?;
+        self.pass.push((interface, pass));
+        Ok(())
+    }
+
+    /// Makes room for another program on the far end of an interface, which native XDP at this
+    /// end needs to be heard.
+    pub fn detach_pass(&mut self, interface: &str) {
+        self.pass.retain(|(other, _)| *other != interface);
     }
 
     fn build(&self) -> Result<()> {

@@ -5,10 +5,11 @@ use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use failover_tests::cases::{self, Case, Heard, Mismatch, Order, Peer, Protocol};
 use failover_tests::lab::topology::{NS1, NS1_V6};
 use failover_tests::lab::{Config, Host, Lab, Status};
+use failover_tests::peers::{Program, Settings};
 use failover_tests::reference::{WAN1, WAN2};
 use failover_tests::{command, privileged};
 
@@ -147,8 +148,7 @@ fn differs_as_explained(peer: Peer) -> Result<()> {
 /// Why a peer cannot be compared with.
 fn why_not(peer: Peer) -> Result<Option<String>> {
     let name = peer.name();
-    if command::find(name).is_none() {
-        let why = format!("no {name} here; `cargo xtask setup --bench` installs it");
+    if let Some(why) = program(peer).missing() {
         return Ok(Some(why));
     }
     let (option, explained) = match peer {
@@ -163,10 +163,17 @@ fn why_not(peer: Peer) -> Result<Option<String>> {
         .then(|| format!("the cases explain {name} {explained}*, here is {said:?}")))
 }
 
+const fn program(peer: Peer) -> Program {
+    match peer {
+        Peer::Knotd => Program::Knotd,
+        Peer::Nsd => Program::Nsd,
+    }
+}
+
 /// Starts a peer on the name server's host, and waits until it answers. It ends with the lab.
 fn start_peer(lab: &Lab, peer: Peer) -> Result<()> {
-    let dir = lab.dir().join(peer.name());
-    fs::create_dir_all(&dir)?;
+    let program = program(peer);
+    let dir = program.directory(lab)?;
     for zone in ZONES {
         copy_zone(zone, &dir)?;
     }
@@ -175,20 +182,9 @@ fn start_peer(lab: &Lab, peer: Peer) -> Result<()> {
     let records = fs::read_to_string(&file)?;
     fs::write(file, format!("{records}{services}"))?;
 
-    let config = dir.join("config");
-    fs::write(&config, configuration(peer, &dir))?;
-    let mut command = command::command(peer.name());
-    match peer {
-        Peer::Knotd => command.arg("-c"),
-        // In the foreground.
-        Peer::Nsd => command.args(["-d", "-c"]),
-    };
-    let mut process = lab.start_program(peer.name(), Host::Ns, command.arg(config))?;
+    let mut process = program.start(lab, Host::Ns, NS1, &settings(peer))?;
     wait_until("the peer's first reply", || {
-        if let Some(status) = process.try_wait()? {
-            let log = fs::read_to_string(lab.log(peer.name()))?;
-            bail!("{} ended ({status}):\n{log}", peer.name());
-        }
+        program.check_running(lab, &mut process)?;
         Ok(ZONES.iter().all(|zone| is_served(lab, zone)))
     })
 }
@@ -201,9 +197,8 @@ fn is_served(lab: &Lab, zone: &str) -> bool {
     soa.is_ok_and(|soa| !soa.is_empty())
 }
 
-/// A peer's configuration: the addresses, size and NSID of ours, and nothing said about itself.
-fn configuration(peer: Peer, dir: &Path) -> String {
-    let dir = dir.display();
+/// A peer's settings: size and NSID of ours, and nothing said about itself.
+fn settings(peer: Peer) -> Settings {
     let zones: String = ZONES
         .iter()
         .map(|zone| match peer {
@@ -212,49 +207,34 @@ fn configuration(peer: Peer, dir: &Path) -> String {
         })
         .collect();
     match peer {
-        Peer::Knotd => format!(
-            r#"
-server:
-    rundir: "{dir}"
-    user: root:root
-    listen: {NS1}@53
+        Peer::Knotd => Settings {
+            server: r#"
     nsid: ns1.site-a
     identity: ""
     version: ""
     udp-max-payload: 1232
-log:
-  - target: stderr
-    any: info
-database:
-    storage: "{dir}"
+"#
+            .to_owned(),
+            sections: format!(
+                r#"
 template:
   - id: default
-    storage: "{dir}"
+    storage: "{{dir}}"
     zonefile-sync: -1
     journal-content: none
 zone:
 {zones}"#
-        ),
-        Peer::Nsd => format!(
-            r#"
-server:
-    ip-address: {NS1}
-    username: ""
-    chroot: ""
-    zonesdir: "{dir}"
-    database: ""
-    pidfile: "{dir}/nsd.pid"
-    xfrdfile: "{dir}/xfrd.state"
-    xfrdir: "{dir}"
-    zonelistfile: "{dir}/zone.list"
+            ),
+        },
+        Peer::Nsd => Settings {
+            server: r"
     nsid: ascii_ns1.site-a
     hide-version: yes
     hide-identity: yes
     ipv4-edns-size: 1232
-    rrl-ratelimit: 0
-remote-control:
-    control-enable: no
-{zones}"#
-        ),
+"
+            .to_owned(),
+            sections: zones,
+        },
     }
 }

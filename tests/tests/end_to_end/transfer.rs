@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use failover_tests::command;
 use failover_tests::lab::topology::NS1;
 use failover_tests::lab::{Config, Host, Server};
+use failover_tests::peers::{Program, Settings};
 use failover_tests::privileged;
 use failover_tests::reference::{NAME, OFFSITE, WAN1, WAN2};
 
@@ -17,30 +16,8 @@ use crate::site::{Site, set, wait_until};
 /// Where the secondary runs: who may transfer the zone, and is told of its changes.
 const SECONDARY: &str = "192.0.2.18";
 
-/// The name server program of a secondary.
-struct Program {
-    name: &'static str,
-    arguments: &'static [&'static str],
-    /// Its configuration, `{dir}` being a directory of its own.
-    config: &'static str,
-}
-
-const NSD: Program = Program {
-    name: "nsd",
-    arguments: &["-d", "-c"],
-    config: r#"
-server:
-    ip-address: 192.0.2.18
-    username: ""
-    database: ""
-    server-count: 1
-    zonesdir: "{dir}"
-    xfrdir: "{dir}"
-    xfrdfile: "{dir}/xfrd.state"
-    zonelistfile: "{dir}/zone.list"
-    pidfile: "{dir}/nsd.pid"
-remote-control:
-    control-enable: no
+/// The secondary's zone in NSD's words.
+const NSD_ZONE: &str = r#"
 zone:
     name: "example.com"
     zonefile: "example.com.zone"
@@ -48,21 +25,10 @@ zone:
     request-xfr: 203.0.113.66 NOKEY
     allow-notify: 198.51.100.130 NOKEY
     allow-notify: 203.0.113.66 NOKEY
-"#,
-};
+"#;
 
-const KNOTD: Program = Program {
-    name: "knotd",
-    arguments: &["-c"],
-    config: r#"
-server:
-    rundir: "{dir}"
-    listen: 192.0.2.18@53
-log:
-  - target: stderr
-    any: info
-database:
-    storage: "{dir}"
+/// The secondary's zone in Knot's words.
+const KNOT_ZONE: &str = r#"
 remote:
   - id: failover
     address: [198.51.100.130, 203.0.113.66]
@@ -75,41 +41,33 @@ zone:
     storage: "{dir}"
     master: failover
     acl: from-failover
-"#,
-};
+"#;
 
 #[test]
 fn nsd_follows() -> Result<()> {
-    follows(&NSD)
+    follows(Program::Nsd, "    server-count: 1", NSD_ZONE)
 }
 
 #[test]
 fn knot_follows() -> Result<()> {
-    follows(&KNOTD)
+    follows(Program::Knotd, "", KNOT_ZONE)
 }
 
 /// A secondary has each answer of ours soon after it changed.
-fn follows(program: &Program) -> Result<()> {
+fn follows(program: Program, server: &str, sections: &str) -> Result<()> {
     if !privileged() {
         return Ok(());
     }
-    let Some(binary) = command::find(program.name) else {
-        eprintln!(
-            "skipped: no {}; `cargo xtask setup --bench` installs it",
-            program.name
-        );
+    if let Some(why) = program.missing() {
+        eprintln!("skipped: {why}");
         return Ok(());
-    };
+    }
     let mut site = site()?;
-    let dir = site.lab.dir().join(program.name);
-    fs::create_dir(&dir)?;
-    let config = dir.join("secondary.conf");
-    let text = program.config.replace("{dir}", path(&dir)?);
-    fs::write(&config, text)?;
-    let mut secondary = Command::new(binary);
-    secondary.args(program.arguments).arg(&config);
-    site.lab
-        .start_program(program.name, Host::Client, &mut secondary)?;
+    let settings = Settings {
+        server: server.to_owned(),
+        sections: sections.to_owned(),
+    };
+    program.start(&site.lab, Host::Client, SECONDARY.parse()?, &settings)?;
 
     wait_for_zone(&site, &[WAN1, WAN2])?;
     let first = site.soa(SECONDARY.parse()?)?;
@@ -125,7 +83,7 @@ fn follows(program: &Program) -> Result<()> {
         }
         site.wait_for_answer(want)?;
         wait_for_zone(&site, want)
-            .with_context(|| format!("{}: {}", program.name, log(&site, program)))?;
+            .with_context(|| format!("{}: {}", program.name(), log(&site, program)))?;
     }
     let last = site.soa(SECONDARY.parse()?)?;
     ensure!(last.serial > first.serial, "{first:?} {last:?}");
@@ -163,13 +121,8 @@ fn wait_for_zone(site: &Site, want: &[IpAddr]) -> Result<()> {
     })
 }
 
-fn log(site: &Site, program: &Program) -> String {
-    let log = site.lab.dir().join("logs").join(program.name);
-    fs::read_to_string(log).unwrap_or_default()
-}
-
-fn path(path: &Path) -> Result<&str> {
-    path.to_str().context("a path that is not UTF-8")
+fn log(site: &Site, program: Program) -> String {
+    fs::read_to_string(site.lab.log(program.name())).unwrap_or_default()
 }
 
 /// What matters of a SOA record.

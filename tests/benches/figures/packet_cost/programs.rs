@@ -12,7 +12,7 @@ use failover_common::bench::{self, TEMPLATE_LEN, TextbookKey, TextbookRecord};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::cases::Set;
+use super::cases::Set;
 
 /// `XDP_PASS`.
 pub(crate) const PASS: u32 = 2;
@@ -62,7 +62,7 @@ macro_rules! pod {
         $(
             #[derive(Clone, Copy)]
             #[repr(transparent)]
-            struct $name($inner);
+            pub(crate) struct $name(pub(crate) $inner);
             // SAFETY: the type inside is `bytemuck::Pod`.
             unsafe impl aya::Pod for $name {}
         )*

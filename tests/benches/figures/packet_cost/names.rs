@@ -13,7 +13,7 @@ use failover::model::{
 use failover::policy::{Answer, Weighted};
 use failover::wire::{AddressAnswer, Family};
 
-use crate::frame::{LISTEN_V4, LISTEN_V6};
+use super::frame::{LISTEN_V4, LISTEN_V6};
 
 /// Octets of a short name: `www.example.com` has as many.
 pub(crate) const SHORT: usize = 17;

@@ -1,8 +1,7 @@
 //! Cost per packet: our XDP program against the least a responder can do, and against what
 //! an ordinary XDP DNS server does, in the same run.
 //!
-//! `cargo xtask bench` runs this. The programs compared with are in
-//! `failover-ebpf/src/bench.rs`:
+//! The programs compared with are in `failover-ebpf/src/bench.rs`:
 //!
 //! | program | what it does |
 //! |---|---|
@@ -21,37 +20,18 @@
 //! each measurement, our program's counters must say that it answered every packet.
 
 mod cases;
-mod frame;
+pub(crate) mod frame;
 mod names;
-mod programs;
+pub(crate) mod programs;
 mod report;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-
 use anyhow::{Context as _, Result, ensure};
-use clap::Parser;
+use failover_tests::figures::Table;
 
+use crate::Context;
 use cases::{Case, Expect, Sets};
 use programs::{Bench, Program};
-use report::{Measured, Report};
-
-/// Measures the cost per packet of the XDP program.
-#[derive(Debug, Parser)]
-struct Args {
-    /// Fewer rounds, and no tables of 100 000 names and more
-    #[arg(long)]
-    quick: bool,
-    /// Where the figures go as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Only the cases whose name contains this
-    #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
-    /// Given by cargo
-    #[arg(long, hide = true)]
-    bench: bool,
-}
+use report::Measured;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -76,46 +56,33 @@ impl Effort {
     };
 }
 
-fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// Measures all cases.
+pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
+    // On a thread of its own, which stays on one processor.
+    std::thread::scope(|scope| scope.spawn(|| measure_all(context)).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        .map(|table| vec![table])
 }
 
-fn run(args: &Args) -> Result<()> {
-    ensure!(
-        rustix::process::geteuid().is_root(),
-        "loading XDP programs needs root; `cargo xtask bench` sees to it"
-    );
+fn measure_all(context: &Context) -> Result<Table> {
     ensure!(
         std::fs::read_to_string("/proc/sys/kernel/bpf_stats_enabled")
             .is_ok_and(|value| value.trim() == "0"),
         "kernel.bpf_stats_enabled is on and would be measured too: sysctl kernel.bpf_stats_enabled=0"
     );
     programs::stay_on_one_cpu()?;
-    let effort = if args.quick {
+    let effort = if context.quick {
         Effort::QUICK
     } else {
         Effort::FULL
     };
-    let mut left_out = Vec::new();
-    if args.quick {
-        left_out.push(format!(
-            "tables of more than {} names: --quick",
-            effort.most_names
-        ));
-    }
-
     let cases: Vec<Case> = cases::all(effort.most_names)
         .into_iter()
         .filter(|case| {
-            args.only
+            context
+                .case
                 .as_ref()
-                .is_none_or(|only| case.name.contains(only))
+                .is_none_or(|text| case.name.contains(text))
         })
         .collect();
     ensure!(!cases.is_empty(), "no such case");
@@ -126,7 +93,7 @@ fn run(args: &Args) -> Result<()> {
         verify(&mut bench, &mut sets, case).with_context(|| case.name.clone())?;
     }
     for round in 0..effort.rounds {
-        eprint!("\rround {} of {}", round + 1, effort.rounds);
+        context.progress(&format!("round {} of {}", round + 1, effort.rounds));
         for offset in 0..cases.len() {
             let index = (round + offset) % cases.len();
             measure(
@@ -140,14 +107,14 @@ fn run(args: &Args) -> Result<()> {
             .with_context(|| cases[index].name.clone())?;
         }
     }
-    eprintln!();
-
-    let report = Report::new(effort, sets.program_info()?, measured, left_out);
-    print!("{report}");
-    let path = args.json.clone().unwrap_or_else(report::default_path);
-    report.write_json(&path)?;
-    println!("\nAs JSON: {}", path.display());
-    Ok(())
+    let mut table = report::table(effort, sets.program_info()?, &measured);
+    if context.quick {
+        table.leave_out(format!(
+            "tables of more than {} names: --quick",
+            effort.most_names
+        ));
+    }
+    Ok(table)
 }
 
 /// Every program's reply to every query of a case.

@@ -79,7 +79,10 @@ impl Question {
 
 /// A frame to one of our addresses.
 pub(crate) struct Frame {
+    /// Destination, then source.
+    macs: [u8; 12],
     source: IpAddr,
+    source_port: u16,
     destination: IpAddr,
     protocol: u8,
     port: u16,
@@ -91,7 +94,9 @@ impl Frame {
     /// Over IPv4 and UDP.
     pub(crate) const fn v4(payload: Vec<u8>) -> Self {
         Self {
+            macs: MACS,
             source: IpAddr::V4(CLIENT_V4),
+            source_port: 40_000,
             destination: IpAddr::V4(LISTEN_V4),
             protocol: UDP,
             port: 53,
@@ -106,6 +111,22 @@ impl Frame {
             source: IpAddr::V6(CLIENT_V6),
             destination: IpAddr::V6(LISTEN_V6),
             ..Self::v4(payload)
+        }
+    }
+
+    /// Between other machines.
+    pub(crate) fn between(
+        self,
+        macs: [u8; 12],
+        (source, source_port): (Ipv4Addr, u16),
+        destination: Ipv4Addr,
+    ) -> Self {
+        Self {
+            macs,
+            source: source.into(),
+            source_port,
+            destination: destination.into(),
+            ..self
         }
     }
 
@@ -141,13 +162,13 @@ impl Frame {
 
     /// The frame, with true checksums.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut frame = MACS.to_vec();
+        let mut frame = self.macs.to_vec();
         if self.tagged {
             frame.extend([0x81, 0x00, 0x00, 0x07]);
         }
         let len = (8 + self.payload.len()) as u16;
         let mut udp = Vec::new();
-        for half in [40_000, self.port, len, 0] {
+        for half in [self.source_port, self.port, len, 0] {
             udp.extend(half.to_be_bytes());
         }
         udp.extend(&self.payload);

@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 use failover::dataplane::DataPlane;
 
-use crate::frame::{Frame, Question};
-use crate::names::{NameSet, SHORT, ZONE};
-use crate::programs::{PASS, Program, ProgramInfo, TX, Textbook};
+use super::frame::{Frame, Question};
+use super::names::{NameSet, SHORT, ZONE};
+use super::programs::{PASS, Program, ProgramInfo, TX, Textbook};
 
 const A: u16 = 1;
 const AAAA: u16 = 28;

@@ -1,0 +1,223 @@
+//! From a fault to the first changed answer on the wire.
+//!
+//! The reference case in the lab, the daemon with native XDP. A client asks every two
+//! milliseconds; the clock runs from the start of the fault to the first reply with the new
+//! addresses. What it takes to kill a process or to run `ip` is in the figure. The faults take
+//! turns, and begin at moments that are spread over the interval of the probes.
+
+use std::net::IpAddr;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use failover_tests::dns::Client;
+use failover_tests::figures::{Cell, Quartiles, Table};
+use failover_tests::lab::topology::{NS1, NS2};
+use failover_tests::lab::{Config, Daemon, Handle, Host, LinkState, Server, Wan};
+use failover_tests::reference::{NAME, OFFSITE, WAN1, WAN2};
+
+use crate::{Context, publication};
+
+/// Longer than any failover may take.
+const BOUND: Duration = Duration::from_secs(20);
+/// Fractions of it, of growing multiples, are spread evenly.
+const GOLDEN_RATIO: f64 = 0.618_034;
+
+/// What the probes are told.
+struct Settings {
+    name: &'static str,
+    check: &'static str,
+    interval: Duration,
+    fastinter: Duration,
+    timeout: Duration,
+    fall: u32,
+}
+
+const SETTINGS: [Settings; 2] = [
+    Settings {
+        name: "default",
+        check: "",
+        interval: Duration::from_secs(1),
+        fastinter: Duration::from_millis(200),
+        timeout: Duration::from_millis(500),
+        fall: 3,
+    },
+    Settings {
+        name: "fast",
+        check: "interval = \"100ms\"\ntimeout = \"100ms\"\nfall = 2",
+        interval: Duration::from_millis(100),
+        fastinter: Duration::from_millis(100),
+        timeout: Duration::from_millis(100),
+        fall: 2,
+    },
+];
+
+/// What happens, what undoes it, who is asked, and what is answered then.
+struct Fault {
+    name: &'static str,
+    kind: Kind,
+    strike: fn(&Handle) -> Result<()>,
+    repair: fn(&Handle) -> Result<()>,
+    server: IpAddr,
+    answer: &'static [IpAddr],
+}
+
+/// How the daemon learns of a fault.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Each probe fails at once.
+    Refused,
+    /// Each probe fails when its time is over.
+    TimedOut,
+    /// The kernel says it.
+    Told,
+}
+
+const FAULTS: [Fault; 3] = [
+    Fault {
+        name: "port refused",
+        kind: Kind::Refused,
+        strike: |lab| lab.kill(Server::WebA),
+        repair: |lab| lab.revive(Server::WebA),
+        server: NS1,
+        answer: &[OFFSITE],
+    },
+    Fault {
+        name: "black hole",
+        kind: Kind::TimedOut,
+        strike: |lab| lab.black_hole(Server::WebA),
+        repair: |lab| lab.revive(Server::WebA),
+        server: NS1,
+        answer: &[OFFSITE],
+    },
+    Fault {
+        name: "carrier lost",
+        kind: Kind::Told,
+        strike: |lab| lab.set_link(Wan::Wan1, LinkState::Down),
+        repair: |lab| lab.set_link(Wan::Wan1, LinkState::Up),
+        server: NS2,
+        answer: &[WAN2],
+    },
+];
+
+impl Settings {
+    /// The longest that detection takes by these settings: the fault comes right after a probe.
+    fn worst(&self, kind: Kind) -> Option<Duration> {
+        let more = self.fall - 1;
+        match kind {
+            Kind::Refused => Some(self.interval + self.fastinter * more),
+            // A probe that outlasts the interval is followed at once.
+            Kind::TimedOut => {
+                let turn = self.fastinter.max(self.timeout);
+                Some(self.interval + turn * more + self.timeout)
+            }
+            Kind::Told => None,
+        }
+    }
+}
+
+/// Measures every fault with both settings.
+pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
+    let repetitions = if context.quick { 5 } else { 20 };
+    let mut table = Table::new(
+        format!("Failover: ms from the fault to the new answer on the wire, {repetitions} times"),
+        &[
+            "fault",
+            "settings",
+            "median",
+            "worst",
+            "by the settings at worst",
+            "back: median",
+            "back: worst",
+        ],
+    );
+    for settings in &SETTINGS {
+        for (fault, times) in FAULTS.iter().zip(measure(context, settings, repetitions)?) {
+            let (gone, back) = (quartiles(&times.gone), quartiles(&times.back));
+            table.row([
+                Cell::text(fault.name),
+                Cell::text(settings.name),
+                Cell::median(gone, 0),
+                Cell::figure(gone.map(|q| q.max), 0),
+                Cell::figure(settings.worst(fault.kind).map(milliseconds), 0),
+                Cell::median(back, 0),
+                Cell::figure(back.map(|q| q.max), 0),
+            ]);
+        }
+    }
+    context.progress("publication alone");
+    let published = quartiles(&publication::on_the_wire(context, repetitions)?);
+    table.row([
+        Cell::text("verdict (publication alone)"),
+        Cell::none(),
+        Cell::median(published, 2),
+        Cell::figure(published.map(|q| q.max), 2),
+        Cell::none(),
+        Cell::none(),
+        Cell::none(),
+    ]);
+    table.note(
+        "default: interval 1s, timeout 500ms, fastinter 200ms, fall 3. fast: interval 100ms, \
+         timeout 100ms, fall 2. The client asks every 2 ms and more often for the last row, whose \
+         clock starts when the controller has a new verdict.",
+    );
+    table.leave_out("forced state: there is no `failover set` yet");
+    table.leave_out(
+        "other name servers: of those that are compared with, only gdnsd checks the health of \
+         servers, at intervals too long for this run",
+    );
+    Ok(vec![table])
+}
+
+/// How long a fault took to be answered, and its end.
+#[derive(Clone, Default)]
+struct Times {
+    gone: Vec<Duration>,
+    back: Vec<Duration>,
+}
+
+/// The times of each fault.
+fn measure(context: &Context, settings: &Settings, repetitions: u32) -> Result<Vec<Times>> {
+    let lab = context.lab(&[Server::WebB])?;
+    lab.configure(&Config {
+        check: settings.check.to_owned(),
+        ..Config::default()
+    })?;
+    let mut daemon = Daemon::start(&lab, &context.daemon("native"))?;
+    daemon.wait_for("first publication", BOUND, |status| {
+        let mut interfaces = status.interfaces.iter();
+        status.generation > 0 && interfaces.all(|interface| interface.xdp == "native")
+    })?;
+    let both = [WAN1, WAN2].into();
+    let mut client = Client::new(&lab.netns(Host::Client))?;
+    let mut times = vec![Times::default(); FAULTS.len()];
+    for repetition in 0..repetitions {
+        context.progress(&format!(
+            "{}: round {} of {repetitions}",
+            settings.name,
+            repetition + 1
+        ));
+        for (fault, times) in FAULTS.iter().zip(&mut times) {
+            let phase = (f64::from(repetition) * GOLDEN_RATIO).fract();
+            // The verdict is no longer in doubt after two intervals.
+            thread::sleep(settings.interval.mul_f64(phase) + settings.fastinter * 2);
+            let answer = fault.answer.iter().copied().collect();
+            let mut time = |wanted, change: fn(&Handle) -> Result<()>| {
+                client
+                    .time_change(fault.server, NAME, wanted, BOUND, || change(&lab))
+                    .context(fault.name)
+            };
+            times.gone.push(time(&answer, fault.strike)?);
+            times.back.push(time(&both, fault.repair)?);
+        }
+    }
+    Ok(times)
+}
+
+fn quartiles(times: &[Duration]) -> Option<Quartiles> {
+    Quartiles::of(times.iter().copied().map(milliseconds).collect())
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

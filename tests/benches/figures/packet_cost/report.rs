@@ -1,0 +1,119 @@
+//! Figures of all rounds, and the table of them.
+
+use failover_tests::figures::{Cell, Quartiles, Table};
+
+use super::Effort;
+use super::cases::Case;
+use super::programs::{Program, ProgramInfo};
+
+/// A case's figures, round by round.
+pub(crate) struct Measured {
+    case: String,
+    names: usize,
+    /// By the order of [`Program::ALL`]; in nanoseconds.
+    rounds: Vec<[Option<f64>; Program::ALL.len()]>,
+    current: [Option<f64>; Program::ALL.len()],
+}
+
+impl Measured {
+    /// Nothing yet.
+    pub(crate) fn new(case: &Case) -> Self {
+        Self {
+            case: case.name.clone(),
+            names: case.set.names,
+            rounds: vec![],
+            current: Default::default(),
+        }
+    }
+
+    /// Notes the cost of a program in this round.
+    pub(crate) fn add(&mut self, program: Program, ns: f64) {
+        self.current[program as usize] = Some(ns);
+    }
+
+    /// The next figures belong to the next round.
+    pub(crate) fn end_round(&mut self) {
+        self.rounds.push(std::mem::take(&mut self.current));
+    }
+
+    fn ns(&self, program: Program) -> Option<Quartiles> {
+        self.over(|round| round[program as usize])
+    }
+
+    /// What a program costs beyond the empty one.
+    fn net(&self, program: Program) -> Option<Quartiles> {
+        self.over(|round| net(round, program))
+    }
+
+    /// Our cost by another program's.
+    fn ratio(&self, program: Program) -> Option<Quartiles> {
+        self.over(|round| Some(net(round, Program::Failover)? / net(round, program)?))
+    }
+
+    fn over(
+        &self,
+        figure: impl Fn(&[Option<f64>; Program::ALL.len()]) -> Option<f64>,
+    ) -> Option<Quartiles> {
+        Quartiles::of(self.rounds.iter().filter_map(figure).collect())
+    }
+}
+
+fn net(round: &[Option<f64>; Program::ALL.len()], program: Program) -> Option<f64> {
+    Some(round[program as usize]? - round[Program::Empty as usize]?)
+}
+
+/// All of it as a table.
+pub(crate) fn table(effort: Effort, program: ProgramInfo, measured: &[Measured]) -> Table {
+    let Effort {
+        rounds, packets, ..
+    } = effort;
+    let mut table = Table::new(
+        format!("Cost per packet: ns of CPU time, median of {rounds} rounds of {packets} packets"),
+        &[
+            "case",
+            "names",
+            "empty",
+            "bare",
+            "grow",
+            "textbook",
+            "failover",
+            "over empty",
+            "by bare",
+            "by grow",
+            "by textbook",
+        ],
+    );
+    for m in measured {
+        let ns = |program| Cell::median(m.ns(program), 0);
+        table.row([
+            Cell::text(m.case.clone()),
+            Cell::count(m.names as u64),
+            ns(Program::Empty),
+            ns(Program::Bare),
+            ns(Program::Grow),
+            ns(Program::Textbook),
+            ns(Program::Failover),
+            Cell::spread(m.net(Program::Failover), 1),
+            Cell::spread(m.ratio(Program::Bare), 2),
+            Cell::spread(m.ratio(Program::Grow), 2),
+            Cell::spread(m.ratio(Program::Textbook), 2),
+        ]);
+    }
+    table.note(
+        "by x: (failover − empty) / (x − empty) of the same round. ±: half the spread of the \
+         middle half.",
+    );
+    table.note(
+        "–: the textbook program answers A over untagged IPv4 only and minds upper and lower \
+         case; where the answer is XDP_PASS there is nothing to compare.",
+    );
+    let verified = program.verified_instructions.map_or_else(
+        || "(unknown to this kernel)".to_owned(),
+        |count| format!("{count} of 1000000"),
+    );
+    table.note(format!(
+        "failover: {verified} instructions verified, {} octets of machine code.",
+        program.jited_octets
+    ));
+    table
+}
