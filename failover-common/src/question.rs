@@ -76,6 +76,46 @@ impl NameHash {
     }
 }
 
+/// How our zones' names end: a query for a name that ends otherwise is none of ours.
+///
+/// A set of the last eight octets of the zones' names, that may have more in it (a Bloom filter
+/// with one hash). With few zones it has nearly nothing else; with thousands it is of no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Ends(pub [u64; 8]);
+
+impl Ends {
+    /// No zones.
+    pub const NONE: Self = Self([0; 8]);
+
+    /// Adds a zone's name in wire format, of lower case. One that is shorter than eight octets
+    /// makes it a set of everything.
+    pub fn add(&mut self, zone: &[u8]) {
+        match zone.last_chunk() {
+            Some(end) => {
+                let (word, bit) = Self::place(u64::from_le_bytes(*end));
+                self.0[word] |= 1 << bit;
+            }
+            None => self.0 = [u64::MAX; 8],
+        }
+    }
+
+    /// Which bit of which word stands for the last octets of a name.
+    #[inline(always)]
+    #[must_use]
+    pub const fn place(end: u64) -> (usize, u32) {
+        let hash = end.wrapping_mul(MULTIPLIER);
+        ((hash >> 61) as usize, (hash >> 55) as u32 & 63)
+    }
+
+    /// Whether a name that ends in these eight octets, lower-cased, may be in one of the zones.
+    #[must_use]
+    pub const fn contains(&self, end: u64) -> bool {
+        let (word, bit) = Self::place(end);
+        self.0[word] >> bit & 1 != 0
+    }
+}
+
 /// The lower-cased words of a name in wire format, for user space.
 ///
 /// Returns the words and how many of them are used; `None` if the name is longer than
@@ -137,6 +177,22 @@ mod tests {
                 want
             );
         }
+    }
+
+    #[test]
+    fn names_end_as_their_zones_do() {
+        let end = |name: &[u8]| u64::from_le_bytes(*name.last_chunk().unwrap());
+        let mut ends = Ends::NONE;
+        ends.add(b"\x07example\x03com\0");
+        ends.add(b"\x02ab\x03net\0");
+        assert!(ends.contains(end(b"\x03www\x07example\x03com\0")));
+        assert!(ends.contains(end(b"\x01a\x02ab\x03net\0")));
+        // Not by certainty, but with these two and this hash.
+        for name in [&b"\x07outside\x03net\0"[..], b"\x04test\x03org\0"] {
+            assert!(!ends.contains(end(name)), "{name:?}");
+        }
+        ends.add(b"\x01a\x02nl\0");
+        assert_eq!(ends, Ends([u64::MAX; 8]));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the program is told when it is loaded: constants to the verifier, which removes
 //! what they make unreachable.
 
+use crate::question::Ends;
+
 /// Addresses of one family that the program can be given.
 pub const MAX_LISTEN: usize = 16;
 
@@ -30,6 +32,8 @@ pub struct Settings {
     pub cookies: u32,
     /// Key of the server cookies, as its octets lie in memory.
     pub cookie_secret: [u64; 2],
+    /// How the names of our zones end.
+    pub zone_ends: Ends,
     /// Our IPv4 addresses, each as its octets lie in a packet.
     pub listen_v4: [u32; MAX_LISTEN],
     /// Our IPv6 addresses, each as two words as their octets lie in a packet.
@@ -50,6 +54,7 @@ impl Settings {
         services: 0,
         cookies: 0,
         cookie_secret: [0; 2],
+        zone_ends: Ends::NONE,
         listen_v4: [0; MAX_LISTEN],
         listen_v6: [[0; 2]; MAX_LISTEN],
     };
@@ -59,7 +64,7 @@ impl Settings {
 mod user {
     use super::Settings;
 
-    // SAFETY: `repr(C)`, integers that need no padding: 8 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 256 octets
+    // SAFETY: `repr(C)`, integers that need no padding: 8 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256 octets
     // without padding, every bit pattern is valid.
     unsafe impl bytemuck::Zeroable for Settings {}
     // SAFETY: as above.
@@ -72,7 +77,7 @@ mod tests {
     fn no_padding() {
         assert_eq!(
             size_of::<super::Settings>(),
-            8 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 256
+            8 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256
         );
     }
 }

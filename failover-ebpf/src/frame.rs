@@ -80,43 +80,33 @@ fn is_tag(ethertype: u16) -> bool {
 
 #[inline(always)]
 fn parse_v4(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
-    // Header and UDP header in one check: version to fragment, TTL to source, destination, ports.
-    #[derive(Clone, Copy)]
-    #[repr(C, packed)]
-    struct Headers {
-        start: u32,
-        id: u32,
-        ttl: u32,
-        addresses: [u32; 2],
-        ports: [u16; 2],
-        udp_len: u16,
-        udp_checksum: u16,
-    }
-    let headers: *const Headers = packet::at(ctx, l2_len).ok_or(Counter::PassedOther)?;
-    // SAFETY of the reads below: `at` checked the whole of `Headers`; see `packet::at` on alignment.
+    // Header and UDP header in one check.
+    let headers: *const [u8; IPV4_LEN + UDP_LEN] =
+        packet::at(ctx, l2_len).ok_or(Counter::PassedOther)?;
     macro_rules! field {
-        ($field:ident as $type:ty) => {
-            // SAFETY: within `Headers`.
-            unsafe { *(&raw const (*headers).$field).cast::<$type>() }
+        ($at:literal as $type:ty) => {
+            // SAFETY: within the headers that `at` checked; see there on alignment.
+            unsafe { *headers.cast::<u8>().add($at).cast::<$type>() }
         };
     }
-    let ttl = field!(ttl as u32);
+    // TTL, protocol, checksum; version to total length; identification and fragment.
+    let ttl = field!(8 as u32);
     if (ttl.to_le() >> 8) as u8 != UDP {
         return Err(Counter::PassedOther);
     }
-    let start = field!(start as u32);
+    let start = field!(0 as u32);
     if start.to_le() as u8 != 0x45 {
         return Err(Counter::PassedIpOptions);
     }
-    let id = field!(id as u32);
+    let id = field!(4 as u32);
     if u32::from_be(id) & 0x3fff != 0 {
         return Err(Counter::PassedFragment);
     }
-    let ports = [field!(ports as u16), field_second_port(headers.cast())];
+    let ports = [field!(20 as u16), field!(22 as u16)];
     if ports[1] != setting!(port) {
         return Err(Counter::PassedOther);
     }
-    let addresses = field!(addresses as u64).to_le();
+    let addresses = field!(12 as u64).to_le();
     let addresses = [addresses as u32, (addresses >> 32) as u32];
     if !listens_v4(addresses[1]) {
         return Err(Counter::PassedNotOurs);
@@ -133,16 +123,9 @@ fn parse_v4(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
     if fold(sum) != 0xffff {
         return Err(Counter::PassedChecksum);
     }
-    let udp_len = usize::from(u16::from_be(field!(udp_len as u16)));
+    let udp_len = usize::from(u16::from_be(field!(24 as u16)));
     let total_len = (u32::from_be(start) & 0xffff) as usize;
     finish(ctx, l2_len, IPV4_LEN, total_len, udp_len)
-}
-
-/// Reads the destination port of the headers in [`parse_v4`].
-#[inline(always)]
-fn field_second_port(headers: *const u8) -> u16 {
-    // SAFETY: the caller checked header and UDP header.
-    unsafe { *headers.add(IPV4_LEN + 2).cast() }
 }
 
 #[inline(always)]

@@ -273,36 +273,33 @@ fn write(
     write_headers(ctx, frame.udp, udp, id_flags, counts)
 }
 
-/// UDP and DNS header as they lie in the packet, in words of a little-endian machine.
-#[repr(C, packed)]
-struct Headers {
-    /// Ports, length, checksum.
-    udp: u64,
-    /// ID and flags.
-    id_flags: u32,
-    /// Records in each section.
-    counts: u64,
-}
+/// UDP and DNS header.
+type Headers = [u8; UDP_LEN + HEADER_LEN];
 
 /// Ports, and ID and flags, of the query.
 #[inline(always)]
 fn read_headers(ctx: &XdpContext, at: usize) -> Option<(u32, u32)> {
     let headers: *const Headers = packet::at(ctx, at)?;
     // SAFETY: `at` checked the whole of it; see there on alignment.
-    unsafe { Some((*headers.cast::<u32>(), (*headers).id_flags)) }
+    unsafe {
+        Some((
+            *headers.cast::<u32>(),
+            *headers.cast::<u8>().add(UDP_LEN).cast::<u32>(),
+        ))
+    }
 }
 
+/// In words, as they lie in the packet: a packed struct would be written octet by octet.
 #[inline(always)]
 fn write_headers(ctx: &XdpContext, at: usize, udp: u64, id_flags: u32, counts: u64) -> Option<()> {
-    store(
-        ctx,
-        at,
-        Headers {
-            udp,
-            id_flags,
-            counts,
-        },
-    )
+    let headers: *mut Headers = packet::at(ctx, at)?;
+    // SAFETY: `at` checked the whole of it; see there on alignment.
+    unsafe {
+        *headers.cast::<u64>() = udp;
+        *headers.cast::<u8>().add(8).cast::<u32>() = id_flags;
+        *headers.cast::<u8>().add(12).cast::<u64>() = counts;
+    }
+    Some(())
 }
 
 /// Addresses swapped, tags and type kept.

@@ -364,6 +364,9 @@ fn program_settings(model: &Model, directory: &Directory, shape: Shape) -> Progr
             .map_or([0; 2], |secret| bytemuck::cast(secret.0)),
         ..ProgramSettings::NONE
     };
+    for zone in &model.zones {
+        program.zone_ends.add(zone.name.as_slice());
+    }
     for address in &settings.listen {
         match address {
             IpAddr::V4(address) if (program.listen_v4_len as usize) < MAX_LISTEN => {
