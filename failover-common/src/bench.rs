@@ -2,7 +2,7 @@
 
 /// Most octets of a query: two VLAN tags, IPv6, UDP, and a name of 255 octets with OPT.
 pub const TEMPLATE_LEN: usize = 352;
-/// Most templates that one measurement goes through.
+/// Templates that one measurement goes through, as a rule at most.
 pub const MAX_TEMPLATES: usize = 1024;
 
 /// A query as it arrives.

@@ -13,6 +13,9 @@ const HTTPS: u16 = 65;
 /// Queries of one case at most.
 const MAX_QUERIES: usize = failover_common::bench::MAX_TEMPLATES;
 
+/// Queries where caches are to be of little help.
+const MANY: usize = 200_000;
+
 /// One line of the table.
 pub(crate) struct Case {
     /// What it is.
@@ -225,6 +228,15 @@ pub(crate) fn all(most_names: usize) -> Vec<Case> {
         }
         let set = NameSet { names, ..one };
         cases.push(Case::new("A, EDNS", set, ask(set, A).map(v4), both));
+        if names > MANY {
+            let shuffled = set.shuffled(MANY).map(v4_a);
+            cases.push(Case::new(
+                &format!("A, EDNS, {MANY} of them"),
+                set,
+                shuffled,
+                both,
+            ));
+        }
         cases.push(
             Case::new("NXDOMAIN", set, set.unknown().map(v4_a), Expect::Answers(0))
                 .without_textbook(),

@@ -76,6 +76,13 @@ impl NameSet {
         (0..count).map(move |index| self.name(index * self.names / count))
     }
 
+    /// `count` of the names in no order: the same each time.
+    pub(crate) fn shuffled(self, count: usize) -> impl Iterator<Item = Vec<u8>> {
+        // Neither even nor a multiple of five, so that of a power of ten no name comes twice.
+        const STEP: usize = 654_435_761;
+        (0..count).map(move |index| self.name(index * STEP % self.names))
+    }
+
     /// As many names of the zone that are not in the set.
     pub(crate) fn unknown(self) -> impl Iterator<Item = Vec<u8>> {
         let count = self.names.min(1000);

@@ -87,9 +87,11 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Loads all of it.
-    pub(crate) fn load() -> Result<Self> {
-        let mut ebpf = EbpfLoader::new().load(BENCH_PROGRAMS)?;
+    /// Loads all of it, with room for so many queries.
+    pub(crate) fn load(queries: usize) -> Result<Self> {
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("TEMPLATES", u32::try_from(queries)?)
+            .load(BENCH_PROGRAMS)?;
         for name in ["wrapper", "empty", "bare", "grow"] {
             program(&mut ebpf, name)?
                 .load()
