@@ -7,7 +7,7 @@
 //! that passes up, [`authority`] answers from the same snapshot, over the sockets of
 //! [`listen`]; [`notify`] tells secondaries to fetch it; [`answering`] publishes to both.
 //! [`controller`] owns all state and drives the chain; [`state`] is what outlives a restart; [`control`] is the unix socket behind `failover status` and the other commands
-//! in [`cli`], in the words of [`protocol`]. [`privileges`] gives up what the daemon does not
+//! in [`cli`], in the words of [`protocol`]; [`metrics`] is what Prometheus gets. [`privileges`] gives up what the daemon does not
 //! need.
 //!
 //! `health`, `policy`, `wire` and `authority` are pure: no sockets, no clock, no async, no aya.
@@ -21,6 +21,7 @@ pub mod controller;
 pub mod dataplane;
 pub mod health;
 pub mod listen;
+pub mod metrics;
 pub mod model;
 pub mod notify;
 pub mod policy;

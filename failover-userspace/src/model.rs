@@ -123,6 +123,8 @@ pub struct Settings {
     pub bpf_dir: PathBuf,
     /// How old the controller's heartbeat may get before XDP stops answering; `None`: for ever.
     pub max_stale: Option<Duration>,
+    /// Where Prometheus finds `/metrics`; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Key of the hash in server cookies (RFC 9018 section 4); servers that share it accept each
@@ -455,6 +457,9 @@ pub enum ProbeTarget {
 }
 
 impl ProbeTarget {
+    /// All that [`Self::kind`] says.
+    pub const KINDS: [&'static str; 5] = ["tcp", "http", "https", "icmp", "exec"];
+
     /// `type` of the check in the configuration.
     #[must_use]
     pub fn kind(&self) -> &'static str {

@@ -175,3 +175,17 @@ fn run_refuses_a_broken_configuration() {
     }
     assert!(!dir.path().join("run").exists());
 }
+
+#[test]
+fn run_refuses_an_address_for_metrics_that_is_taken() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address");
+    let dir = tempfile::tempdir().expect("a directory");
+    let metrics = format!("[server]\nmetrics = \"{address}\"\n");
+    let file = configuration(dir.path(), |text| text.replace("[server]\n", &metrics));
+    let run = failover(&["run", "-c", &file.display().to_string()]);
+    assert_eq!(run.code, 1);
+    let want = format!("failover: listen on {address} for metrics: ");
+    assert!(run.err.contains(&want), "{}", run.err);
+    assert!(!dir.path().join("run/control.sock").exists());
+}

@@ -9,12 +9,21 @@ use anyhow::{Context as _, Result, bail};
 /// Where administrators' programs are, which a user's `PATH` may lack.
 const SBIN: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// The path of a program, from `PATH` or the sbin directories.
+/// Where `cargo xtask setup` unpacks packages that it does not install, each in a directory of
+/// its own.
+#[must_use]
+pub fn unpacked() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/packages")
+}
+
+/// The path of a program, from `PATH`, the sbin directories, or packages unpacked by us.
 #[must_use]
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
+    let packages = unpacked().read_dir().into_iter().flatten().flatten();
     std::env::split_paths(&path)
         .chain(SBIN.iter().map(PathBuf::from))
+        .chain(packages.map(|package| package.path().join("usr/bin")))
         .map(|dir| dir.join(program))
         .find(|file| is_executable(file))
 }

@@ -13,9 +13,9 @@ use crate::test::{self, Privileged};
 pub(crate) fn ci(privileged: Privileged) -> Result<()> {
     setup::ensure(&[Need::Build, Need::Lab, Need::Ci])?;
     if privileged == Privileged::Run {
-        // Tests that compare with other servers are skipped where these are missing, and so is that
-        // of the transcripts.
-        setup::ensure(&[Need::Peers, Need::Transcripts])?;
+        // Tests that compare with other servers are skipped where these are missing, and so are
+        // those of the transcripts and with Prometheus.
+        setup::ensure(&[Need::Peers, Need::Transcripts, Need::Metrics])?;
     }
     command::run(cargo().args(["fmt", "--all", "--check"]))?;
     command::run(cargo().args(["clippy", "--all-targets", "--", "-D", "warnings"]))?;

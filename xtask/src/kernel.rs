@@ -50,26 +50,7 @@ fn kernel(directory: &Path) -> Result<PathBuf> {
     let unpacked = directory.join(package);
     if !unpacked.exists() {
         println!("second kernel: apt-get download {package}");
-        let download = directory.join("download");
-        let _ = fs::remove_dir_all(&download);
-        fs::create_dir_all(&download)?;
-        command::output(
-            command::command("apt-get")
-                .args(["download", package])
-                .current_dir(&download),
-        )?;
-        let archive = fs::read_dir(&download)?
-            .next()
-            .context("apt-get downloaded nothing")??
-            .path();
-        let partial = directory.join("partial");
-        let _ = fs::remove_dir_all(&partial);
-        command::output(
-            command::command("dpkg-deb")
-                .arg("-x")
-                .args([&archive, &partial]),
-        )?;
-        fs::rename(&partial, &unpacked)?;
+        setup::unpack(package, directory)?;
     }
     fs::read_dir(unpacked.join("boot"))?
         .filter_map(|entry| Some(entry.ok()?.path()))

@@ -31,7 +31,7 @@ struct Cli {
 enum Command {
     /// Install what a build, the tests and the lab need; does nothing where it is there already
     Setup {
-        /// Also the servers that benchmark and tests compare with
+        /// Also the programs that benchmark and tests compare with
         #[arg(long)]
         bench: bool,
     },
@@ -122,6 +122,7 @@ fn run_command() -> Result<()> {
             setup::Need::Build,
             setup::Need::Lab,
             setup::Need::Peers,
+            setup::Need::Metrics,
             setup::Need::Bench,
         ]),
         Command::Run { args, .. } if !args.is_empty() => run::on_this_host(&args),

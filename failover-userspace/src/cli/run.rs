@@ -23,6 +23,7 @@ use crate::config::{self, Overrides};
 use crate::control::Socket;
 use crate::controller::{Controller, Core, Ended, Inputs, Now, Setup};
 use crate::dataplane::DataPlane;
+use crate::metrics::{self, Meters};
 use crate::model::{Model, XdpMode};
 use crate::privileges;
 use crate::probe::{Engine, LinkWatcher};
@@ -62,6 +63,8 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     let model = Arc::new(loaded.model);
 
     let socket = Socket::bind(&model.settings.control_socket)?;
+    let metrics = model.settings.metrics.map(metrics::Server::bind);
+    let metrics = metrics.transpose()?;
     // Capabilities belong to threads: what is given up must be before there are any.
     privileges::keep_to_load().context("give up privileges")?;
     let dir = &model.settings.state_dir;
@@ -84,7 +87,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
         .build()?;
     // The controller runs on this thread and may block it: tasks have the workers.
     let answering = Answering::new(plane, state.generation);
-    let done = runtime.block_on(serve(model, socket, answering, kept, saver));
+    let done = runtime.block_on(serve(model, socket, metrics, answering, kept, saver));
     runtime.shutdown_timeout(GRACE);
     done?;
     Ok(ExitCode::SUCCESS)
@@ -93,6 +96,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
 async fn serve(
     model: Arc<Model>,
     socket: Socket,
+    metrics: Option<metrics::Server>,
     mut answering: Answering,
     kept: Kept,
     saver: Saver,
@@ -104,6 +108,11 @@ async fn serve(
 
     let (queries, queries_receiver) = mpsc::channel(QUERIES);
     let (stop_control, control_stops) = watch::channel(());
+    let meters = Meters::new(Now::read().wall);
+    if let Some(metrics) = metrics {
+        let serve = metrics.serve(meters.clone(), queries.clone(), control_stops.clone());
+        tokio::spawn(serve);
+    }
     let control = tokio::spawn(socket.serve(Arc::clone(&model), queries, control_stops));
 
     let (links, links_receiver) = mpsc::channel(LINK_EVENTS);
@@ -126,6 +135,7 @@ async fn serve(
         plane: answering,
         saver,
         set_pace: Box::new(move |probe, pace| engine.set_pace(probe, pace)),
+        meters,
     });
     let inputs = Inputs {
         reports: reports_receiver,

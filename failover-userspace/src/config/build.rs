@@ -86,6 +86,7 @@ fn settings(
         .map(|list| list.items.as_slice())
         .unwrap_or_default();
     check_listen(server, report);
+    check_metrics(spec, report);
 
     let mut unique = Unique::new("interface");
     let interfaces = spec
@@ -141,6 +142,7 @@ fn settings(
         state_dir: path(spec.state_dir.value(), "/var/lib/failover"),
         bpf_dir: path(spec.bpf_dir.value(), "/sys/fs/bpf/failover"),
         max_stale: spec.max_stale.value_or(Some(Duration::from_secs(30))),
+        metrics: spec.metrics.value().copied(),
     })
 }
 
@@ -203,6 +205,23 @@ fn check_listen(server: &At<ServerSpec>, report: &mut Report<'_>) {
             );
             report.error(address.span, message);
         }
+    }
+}
+
+/// The name server's sockets are opened later, and must find their addresses free.
+fn check_metrics(spec: &ServerSpec, report: &mut Report<'_>) {
+    let Some(metrics) = spec.metrics.given() else {
+        return;
+    };
+    let (address, port) = (metrics.value.ip(), metrics.value.port());
+    let listen = spec.listen.value().map_or(&[][..], |list| &list.items);
+    let shared = address.is_unspecified() || listen.iter().any(|listen| listen.value == address);
+    if shared && port == spec.port.value().map_or(DNS_PORT, |port| port.get()) {
+        let message = format!(
+            "metrics: expected another port than the name server's, found {}",
+            metrics.value
+        );
+        report.consequence(metrics.span, message);
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) struct ServerSpec {
     pub(super) state_dir: Field<PathBuf>,
     pub(super) bpf_dir: Field<PathBuf>,
     pub(super) max_stale: Field<Option<Duration>>,
+    pub(super) metrics: Field<SocketAddr>,
 }
 
 /// `[[zone]]`.
@@ -159,8 +160,8 @@ impl ServerSpec {
             state_dir: table.optional("state_dir", report, value::path),
             bpf_dir: table.optional("bpf_dir", report, value::path),
             max_stale: table.optional("max_stale", report, value::max_stale),
+            metrics: table.optional("metrics", report, value::own_socket),
         };
-        table.unavailable("metrics", "\"metrics\"", report);
         table.finish(report);
         Some(spec)
     }

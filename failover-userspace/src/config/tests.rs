@@ -282,11 +282,6 @@ fn values_of_server_are_checked() {
         ("interfaces = []", "max_stale = ^30", "a string with a unit"),
         (
             "interfaces = []",
-            "^metrics = \"127.0.0.1:9153\"",
-            "\"metrics\" is not available in this version",
-        ),
-        (
-            "interfaces = []",
             "nsid = ^\"\"",
             "nsid: expected 1 to 128 printable ASCII characters, found",
         ),
@@ -308,6 +303,55 @@ fn values_of_server_are_checked() {
     ]);
     let long = format!("control_socket = ^\"/{}\"", "x".repeat(120));
     check_edits(&[("interfaces = []", &long, "at most 107 octets")]);
+}
+
+#[test]
+fn metrics_have_an_address_and_a_port() {
+    let metrics = |line: &str| model("interfaces = []", line).settings.metrics;
+    assert_eq!(metrics("interfaces = []"), None);
+    for text in [
+        "127.0.0.1:9153",
+        "0.0.0.0:80",
+        "[::1]:9153",
+        "[::]:9153",
+        // The name server's port on another address, and its address with another port.
+        "127.0.0.1:53",
+        "198.51.100.130:9153",
+    ] {
+        let line = format!("metrics = {text:?}");
+        assert_eq!(metrics(&line), Some(text.parse().unwrap()), "{text}");
+    }
+    for (value, message) in [
+        (
+            "\"127.0.0.1\"",
+            "metrics: expected \"ADDRESS:PORT\" or \"[IPV6]:PORT\"",
+        ),
+        ("\"::1:9153\"", "such as \"127.0.0.1:9153\""),
+        ("\"127.0.0.1:0\"", "found \"127.0.0.1:0\""),
+        ("\"localhost:9153\"", "expected \"ADDRESS:PORT\""),
+        ("\":9153\"", "expected \"ADDRESS:PORT\""),
+        ("9153", "found 9153"),
+        ("true", "found true"),
+        ("\"[fe80::1%2]:9153\"", "expected \"ADDRESS:PORT\""),
+        (
+            "\"224.0.0.1:9153\"",
+            "an address of this host, not a multicast address",
+        ),
+        ("\"[::ffff:127.0.0.1]:9153\"", "write it as IPv4"),
+        (
+            "\"198.51.100.130:53\"",
+            "another port than the name server's, found 198.51.100.130:53",
+        ),
+        ("\"0.0.0.0:53\"", "another port than the name server's"),
+    ] {
+        let line = format!("metrics = ^{value}");
+        check_edits(&[("interfaces = []", &line, message)]);
+    }
+    check_edits(&[(
+        "interfaces = []",
+        "port = 9153\nmetrics = ^\"[::]:9153\"",
+        "another port than the name server's, found [::]:9153",
+    )]);
 }
 
 #[test]

@@ -234,6 +234,29 @@ pub(super) fn notify_target(node: Node<'_>, report: &mut Report<'_>) -> Option<S
     Some(target)
 }
 
+/// An address of this host, or all of them, and a port to listen on.
+pub(super) fn own_socket(node: Node<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let text = node.value.as_str().unwrap_or_default();
+    let socket = text
+        .parse()
+        .ok()
+        .filter(|socket: &SocketAddr| socket.port() != 0 && !is_scoped(socket));
+    let Some(socket) = socket else {
+        node.expected(
+            "\"ADDRESS:PORT\" or \"[IPV6]:PORT\", such as \"127.0.0.1:9153\" or \"[::1]:9153\"",
+            report,
+        );
+        return None;
+    };
+    if !socket.ip().is_unspecified()
+        && let Err(kind) = unicast(socket.ip())
+    {
+        node.expected(&format!("an address of this host, not {kind}"), report);
+        return None;
+    }
+    Some(socket)
+}
+
 /// Refuses addresses that no host has, and says what they are.
 fn unicast(address: IpAddr) -> Result<(), &'static str> {
     if address.is_unspecified() {

@@ -135,6 +135,8 @@ pub(super) struct ProbeState {
     pub(super) machine: Machine,
     pub(super) last_error: Option<Failure>,
     pub(super) rtt: Option<Duration>,
+    /// When the last result came.
+    pub(super) last: Option<Timestamp>,
     pace: Pace,
     /// The first round need not wait for it.
     heard: bool,
@@ -271,6 +273,7 @@ impl Core {
                 machine: Machine::restore(probe.timing.rise, probe.timing.fall, *verdict),
                 last_error: None,
                 rtt: None,
+                last: None,
                 pace: Pace::Normal,
                 heard: *verdict != Verdict::Unknown,
             })
@@ -465,6 +468,7 @@ impl Core {
             // Sent before it was paused.
             return;
         }
+        probe.last = Some(now.wall);
         let flip = match report.outcome {
             Ok(rtt) => {
                 probe.rtt = Some(rtt);
@@ -591,6 +595,7 @@ impl Core {
             probe.machine = Machine::new(timing.rise, timing.fall);
             probe.last_error = None;
             probe.rtt = None;
+            probe.last = None;
         }
         probe.pace = if checked {
             probe.machine.pace()

@@ -18,6 +18,7 @@
 
 mod core;
 mod event;
+mod sample;
 mod shell;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -27,5 +28,6 @@ mod view;
 
 pub use self::core::{Command, Core, Input, Now, Subject};
 pub use event::Event;
+pub use sample::MetricsPart;
 pub use shell::{Controller, Ended, Inputs, Publish, Query, Setup};
 pub use view::{Part, StatsPart};

@@ -6,15 +6,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use failover_common::counters::{Counters, ServiceHits};
+use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
 use tracing::{debug, error, info, warn};
 
 use super::core::{Command, Core, Input, Now};
+use super::sample::MetricsPart;
 use super::view::{Part, StatsPart};
 use crate::dataplane::{self, AttachedMode, Change, Generation};
 use crate::health::Pace;
+use crate::metrics::Meters;
 use crate::model::{Model, ProbeId, ServiceId, XdpMode};
 use crate::probe::{LinkEvent, Report};
 use crate::protocol::Explain;
@@ -89,6 +92,11 @@ pub enum Query {
     Explain(String, ServiceId, oneshot::Sender<Explain>),
     /// A part of the counters, with services from this index on.
     Stats(usize, oneshot::Sender<Result<StatsPart, dataplane::Error>>),
+    /// A part of the metrics, with services from this index on.
+    Metrics(
+        usize,
+        oneshot::Sender<Result<MetricsPart, dataplane::Error>>,
+    ),
     /// Take the program off all interfaces, and end. Replies with their names.
     Detach(oneshot::Sender<Vec<String>>),
 }
@@ -114,6 +122,8 @@ pub struct Setup<P> {
     pub saver: Saver,
     /// Changes how often a probe runs.
     pub set_pace: Box<dyn FnMut(ProbeId, Pace)>,
+    /// Count what happens.
+    pub meters: Meters,
 }
 
 /// Why the controller has ended.
@@ -131,6 +141,7 @@ pub struct Controller<P> {
     plane: P,
     saver: Saver,
     set_pace: Box<dyn FnMut(ProbeId, Pace)>,
+    meters: Meters,
     beat: Duration,
     next_beat: Instant,
     ready: bool,
@@ -145,6 +156,7 @@ impl<P: Publish> Controller<P> {
             plane,
             saver,
             set_pace,
+            meters,
         } = setup;
         let quarter = core.model.settings.max_stale.map(|max_stale| max_stale / 4);
         let half = sd_notify::watchdog_enabled().map(|watchdog| watchdog / 2);
@@ -157,6 +169,7 @@ impl<P: Publish> Controller<P> {
             plane,
             saver,
             set_pace,
+            meters,
             // Not a busy loop, whatever is configured.
             beat: beat.max(Duration::from_millis(1)),
             next_beat: Instant::now(),
@@ -199,7 +212,7 @@ impl<P: Publish> Controller<P> {
                 }
                 report = inputs.reports.recv() => {
                     let report = report.context("the probe engine has ended")?;
-                    self.core.input(Input::Probe(report), Now::read());
+                    self.take_report(report, Now::read());
                 }
                 Some(asked) = inputs.queries.recv() => query = Some(asked),
                 () = sleep_until(wake_at.into()) => {}
@@ -215,7 +228,7 @@ impl<P: Publish> Controller<P> {
             }
             let now = Instant::now();
             if now >= self.next_beat {
-                self.plane.beat(self.core.model.settings.max_stale);
+                self.beat();
                 notify(&[NotifyState::Watchdog]);
                 self.next_beat = now + self.beat;
             }
@@ -229,11 +242,23 @@ impl<P: Publish> Controller<P> {
             if let Ok(link) = inputs.links.try_recv() {
                 self.core.input(Input::Link(link), now);
             } else if let Ok(report) = inputs.reports.try_recv() {
-                self.core.input(Input::Probe(report), now);
+                self.take_report(report, now);
             } else {
                 break;
             }
         }
+    }
+
+    fn take_report(&mut self, report: Report, now: Now) {
+        if let Some(probe) = self.core.model.probes.get(report.probe.index()) {
+            self.meters.probe(probe.target.kind(), &report);
+        }
+        self.core.input(Input::Probe(report), now);
+    }
+
+    fn beat(&mut self) {
+        self.plane.beat(self.core.model.settings.max_stale);
+        self.meters.beat(Timestamp::now());
     }
 
     fn settle(&mut self) -> Result<()> {
@@ -242,15 +267,14 @@ impl<P: Publish> Controller<P> {
         for command in self.core.settle(now) {
             match command {
                 Command::PublishAll(changes) => {
-                    self.plane.beat(self.core.model.settings.max_stale);
+                    self.beat();
                     let generation = self
-                        .plane
-                        .publish_all(&self.core.model, &changes)
+                        .publish_all(&changes)
                         .context("the first publication")?;
                     self.published(generation);
                     info!(%generation, services = changes.len(), "first publication");
                 }
-                Command::Publish(changes) => match self.plane.publish(&changes) {
+                Command::Publish(changes) => match self.publish(&changes) {
                     Ok(generation) => {
                         self.published(generation);
                         debug!(%generation, services = changes.len(), "published");
@@ -273,6 +297,7 @@ impl<P: Publish> Controller<P> {
                 Command::SetPace(probe, pace) => (self.set_pace)(probe, pace),
                 Command::Save(record) => self.saver.record(record),
                 Command::Log(event) => {
+                    self.meters.event(&event);
                     logged += 1;
                     if logged <= MOST_LOGGED {
                         event.log(&self.core.model);
@@ -292,6 +317,20 @@ impl<P: Publish> Controller<P> {
             info!("ready");
         }
         Ok(())
+    }
+
+    fn publish_all(&mut self, changes: &[Change]) -> Result<Generation, dataplane::Error> {
+        let start = Instant::now();
+        let result = self.plane.publish_all(&self.core.model, changes);
+        self.meters.publication(&result, start.elapsed());
+        result
+    }
+
+    fn publish(&mut self, changes: &[Change]) -> Result<Generation, dataplane::Error> {
+        let start = Instant::now();
+        let result = self.plane.publish(changes);
+        self.meters.publication(&result, start.elapsed());
+        result
     }
 
     fn published(&mut self, generation: Generation) {
@@ -350,12 +389,25 @@ impl<P: Publish> Controller<P> {
                     part
                 }));
             }
+            Query::Metrics(from, reply) => {
+                let _ = reply.send(self.metrics(from));
+            }
             Query::Detach(reply) => {
                 let _ = reply.send(self.detach_all());
                 return Some(Ended::Detached);
             }
         }
         None
+    }
+
+    fn metrics(&self, from: usize) -> Result<MetricsPart, dataplane::Error> {
+        let hits = |service| self.plane.service_hits(service);
+        let mut part = self.core.metrics(from, hits)?;
+        if from == 0 {
+            let (counters, slow_path) = (self.plane.counters()?, self.plane.slow_path_counters());
+            part.overview = Some(self.core.overview(counters, slow_path));
+        }
+        Ok(part)
     }
 
     /// Takes the program off its interfaces; says off which.

@@ -123,7 +123,10 @@ impl Core {
         Ok(StatsPart { stats, next })
     }
 
-    fn part(&self, from: usize) -> (impl Iterator<Item = ServiceId> + use<>, Option<usize>) {
+    pub(super) fn part(
+        &self,
+        from: usize,
+    ) -> (impl Iterator<Item = ServiceId> + use<>, Option<usize>) {
         let len = self.services.len();
         let end = from.saturating_add(PART).min(len);
         let ids = (0..).map(ServiceId).take(end).skip(from);

@@ -83,7 +83,33 @@ pub enum ExecFailure {
 }
 
 impl Failure {
-    /// The value of the `reason` label in metrics: one word from a fixed set.
+    /// All that [`Self::label`] says.
+    pub const LABELS: [&'static str; 22] = [
+        "refused",
+        "reset",
+        "unreachable",
+        "timeout",
+        "connect_timeout",
+        "tls_timeout",
+        "response_timeout",
+        "tls_expired",
+        "tls_not_yet_valid",
+        "tls_wrong_name",
+        "tls_unknown_ca",
+        "tls_certificate",
+        "tls_handshake",
+        "http_status",
+        "http_body",
+        "http_malformed",
+        "http_closed",
+        "exec_status",
+        "exec_signal",
+        "exec_not_started",
+        "exec_timeout",
+        "local",
+    ];
+
+    /// The value of the `outcome` label in metrics: one word from a fixed set.
     #[must_use]
     pub const fn label(&self) -> &'static str {
         match self {
@@ -288,6 +314,10 @@ mod tests {
                 "local error: Too many open files (os error 24)",
             ),
         ];
+        assert_eq!(
+            table.each_ref().map(|(_, label, _)| *label),
+            Failure::LABELS
+        );
         for (failure, label, status) in table {
             assert_eq!((failure.label(), &*failure.to_string()), (label, status));
         }

@@ -12,6 +12,8 @@ pub struct Config {
     pub more_interface: Option<&'static str>,
     /// `redundancy_only` of the service `www`.
     pub redundancy_only: bool,
+    /// Lines for the `[server]` section.
+    pub server: String,
     /// Lines for the `[[zone]]` section beside name and file.
     pub zone: String,
     /// Lines for the `[check]` section; the defaults where empty.
@@ -27,6 +29,7 @@ impl Config {
         let Self {
             more_interface,
             redundancy_only,
+            server,
             zone,
             check,
             extra,
@@ -42,6 +45,7 @@ listen = ["198.51.100.130", "203.0.113.66", "2001:db8:1::130", "2001:db8:2::66"]
 control_socket = "{dir}/control.sock"
 state_dir = "{dir}/state"
 bpf_dir = "{bpf_dir}"
+{server}
 
 [[zone]]
 name = "example.com"

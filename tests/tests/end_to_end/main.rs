@@ -12,6 +12,7 @@ mod hostile_tcp;
 mod interface;
 mod load;
 mod maps;
+mod metrics;
 mod reference;
 mod restart;
 mod site;

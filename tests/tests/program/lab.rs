@@ -61,6 +61,7 @@ pub(crate) fn model() -> Model {
             state_dir: "/nonexistent".into(),
             bpf_dir: "/nonexistent".into(),
             max_stale: None,
+            metrics: None,
         },
         zones: vec![zone(
             "example.com",

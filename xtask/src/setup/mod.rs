@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use failover_tests::command;
 
 use crate::cargo::cargo;
+pub(crate) use packages::unpack;
 
 /// What things are needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub(crate) enum Need {
     Lab,
     /// Other name servers, to hold the DNS cases against.
     Peers,
+    /// Prometheus, to hold metrics, dashboard and alert rules against.
+    Metrics,
     /// Other clients, for the transcripts.
     Transcripts,
     /// Comparing with other name servers' speed.

@@ -17,6 +17,17 @@ struct Program {
     package: &'static str,
     need: Need,
     why: &'static str,
+    how: How,
+}
+
+/// How a program gets here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Its package is installed.
+    Installed,
+    /// Its package is unpacked into a directory of ours: installed, it would be a service of the
+    /// system, now or from the next start on.
+    Unpacked,
 }
 
 const fn program(
@@ -30,6 +41,7 @@ const fn program(
         package,
         need,
         why,
+        how: How::Installed,
     }
 }
 
@@ -98,6 +110,24 @@ const PROGRAMS: &[Program] = &[
         "asks faster than dnsperf can",
     ),
     program("gdnsd", "gdnsd", Need::Bench, "a server to compare with"),
+    Program {
+        how: How::Unpacked,
+        ..program(
+            "prometheus",
+            "prometheus",
+            Need::Metrics,
+            "scrapes the daemon in tests",
+        )
+    },
+    Program {
+        how: How::Unpacked,
+        ..program(
+            "promtool",
+            "prometheus",
+            Need::Metrics,
+            "checks metrics and alert rules in tests",
+        )
+    },
 ];
 
 /// Installs the packages of programs that are missing.
@@ -120,6 +150,18 @@ pub(super) fn ensure_programs(progress: &mut Progress, needs: &[Need]) -> Result
             lines.collect::<Vec<_>>().join("\n")
         );
     }
+    let (to_unpack, missing): (Vec<_>, Vec<_>) = missing
+        .into_iter()
+        .partition(|program| program.how == How::Unpacked);
+    for program in to_unpack {
+        // The package of the one before may have brought it as well.
+        if command::find(program.name).is_none() {
+            unpack_program(progress, program)?;
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
     let packages: Vec<_> = missing.iter().map(|program| program.package).collect();
     let why = missing
         .iter()
@@ -130,6 +172,42 @@ pub(super) fn ensure_programs(progress: &mut Progress, needs: &[Need]) -> Result
         .any(|p| matches!(p.need, Need::Peers | Need::Bench))
         .then(NoServices::declare);
     install(progress, &packages, &why)
+}
+
+fn unpack_program(progress: &mut Progress, program: &Program) -> Result<()> {
+    let Program { name, package, .. } = program;
+    if !available(progress, &[package])? {
+        bail!("apt does not know the package {package}; install {name} in another way");
+    }
+    progress.step(
+        &format!("apt-get download {package}, unpacked and not installed"),
+        &format!("{name}: {}", program.why),
+    );
+    unpack(package, &command::unpacked()).map(drop)
+}
+
+/// Downloads a package that apt knows, and unpacks it without installing it, into a directory of
+/// its own in `directory`; returns that.
+pub(crate) fn unpack(package: &str, directory: &Path) -> Result<PathBuf> {
+    // Beside it, so that nobody takes what is half done for a package.
+    let [download, partial] = ["download", "partial"].map(|end| directory.with_extension(end));
+    let unpacked = directory.join(package);
+    for scratch in [&download, &partial, &unpacked] {
+        let _ = fs::remove_dir_all(scratch);
+    }
+    fs::create_dir_all(&download)?;
+    fs::create_dir_all(directory)?;
+    let mut get = command::command("apt-get");
+    command::output(get.args(["download", package]).current_dir(&download))?;
+    let archive = fs::read_dir(&download)?
+        .next()
+        .context("apt-get downloaded nothing")??
+        .path();
+    let mut dpkg = command::command("dpkg-deb");
+    command::output(dpkg.arg("-x").args([&archive, &partial]))?;
+    fs::rename(&partial, &unpacked)?;
+    fs::remove_dir_all(&download)?;
+    Ok(unpacked)
 }
 
 /// Whether packages come by apt.

@@ -1,4 +1,5 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::controller::testing::{link, probes, reference, report};
 use crate::controller::{Controller, Core, Ended, Inputs, Now, Publish, Query, Setup};
 use crate::dataplane::{AttachedMode, Change, Error, Generation};
 use crate::health::{Carrier, Failure, Pace};
+use crate::metrics::Meters;
+use crate::metrics::testing::Scrape;
 use crate::model::{Model, ProbeId, ServiceId, XdpMode};
 use crate::probe::{LinkEvent, Report};
 use crate::protocol::{Reply, Request, Status, XdpState};
@@ -25,6 +28,8 @@ struct Fake {
     generation: Generation,
     /// Interfaces that refuse.
     refuses: &'static str,
+    /// Refuse one publication after the first.
+    refuse_once: Arc<AtomicBool>,
 }
 
 impl Fake {
@@ -45,6 +50,9 @@ impl Publish for Fake {
     }
 
     fn publish(&mut self, changes: &[Change]) -> Result<Generation, Error> {
+        if self.refuse_once.swap(false, Ordering::Relaxed) {
+            return Err(Error::Off);
+        }
         self.note(format!("publish {}", changes.len()));
         Ok(self.next())
     }
@@ -102,6 +110,7 @@ struct Running {
     queries: mpsc::Sender<Query>,
     paces: mpsc::UnboundedReceiver<(ProbeId, Pace)>,
     stop: oneshot::Sender<()>,
+    meters: Meters,
     done: JoinHandle<anyhow::Result<Ended>>,
 }
 
@@ -127,6 +136,8 @@ fn start(dir: &Path, fake: &Fake) -> Running {
         links: links_receiver,
         queries: queries_receiver,
     };
+    let meters = Meters::new(Now::read().wall);
+    let counting = meters.clone();
     let run = move || {
         let controller = Controller::new(Setup {
             core,
@@ -135,6 +146,7 @@ fn start(dir: &Path, fake: &Fake) -> Running {
             set_pace: Box::new(move |probe, pace| {
                 let _ = paces_sender.send((probe, pace));
             }),
+            meters: counting,
         });
         let stop = async {
             let _ = stopped.await;
@@ -154,6 +166,7 @@ fn start(dir: &Path, fake: &Fake) -> Running {
         queries,
         paces,
         stop,
+        meters,
         done,
     }
 }
@@ -271,6 +284,51 @@ async fn a_refusal_at_the_start_ends_it() {
         format!("{error:#}"),
         "interface eth0 refuses the program: map fake: unexpected refusal"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happens_is_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::default();
+    let running = start(dir.path(), &fake);
+    running.first_round().await;
+    fake.refuse_once.store(true, Ordering::Relaxed);
+    for _ in 0..3 {
+        running.report("web-a", Err(Failure::Refused)).await;
+        running.report("web-b", Err(Failure::Refused)).await;
+    }
+    running.status_at(2).await;
+    let counted = Scrape::of_meters(&running.meters);
+    for (series, want) in [
+        ("failover_publications_total result=published", 2.0),
+        ("failover_publications_total result=refused", 1.0),
+        ("failover_publication_duration_seconds_count", 2.0),
+        // Of three servers, and of the targets of two links.
+        ("failover_probe_duration_seconds_count kind=tcp", 3.0 + 3.0),
+        ("failover_probe_duration_seconds_count kind=icmp", 2.0),
+        // The same, and those that failed.
+        ("failover_probe_lateness_seconds_count", 8.0 + 6.0),
+        ("failover_events_total subject=server", 3.0 + 2.0),
+    ] {
+        assert_eq!(counted.get(series), want, "{series}");
+    }
+    assert!(counted.get("failover_heartbeat_timestamp_seconds") > 1e9);
+
+    let (sender, receiver) = oneshot::channel();
+    running
+        .queries
+        .send(Query::Metrics(0, sender))
+        .await
+        .unwrap();
+    let part = receiver.await.unwrap().unwrap();
+    let overview = part.overview.unwrap();
+    assert_eq!(overview.counters.answered, 3);
+    assert_eq!(overview.slow_path, [("transfers", 4)]);
+    assert_eq!(overview.outcomes[&("tcp", "refused")], 3 + 3);
+    assert_eq!(part.services[0].hits, ServiceHits { a: 2, aaaa: 1 });
+    assert!(Arc::ptr_eq(&part.model, &running.model));
+    running.stop.send(()).unwrap();
+    running.done.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

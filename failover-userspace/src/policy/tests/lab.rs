@@ -29,6 +29,7 @@ pub(super) fn lab() -> Lab {
         state_dir: "state".into(),
         bpf_dir: "bpf".into(),
         max_stale: None,
+        metrics: None,
     };
     let service = |name: &str, servers: Range<u32>| Service {
         name: name.to_owned(),

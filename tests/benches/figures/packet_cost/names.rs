@@ -173,6 +173,7 @@ impl NameSet {
                 state_dir: "/nonexistent".into(),
                 bpf_dir: "/nonexistent".into(),
                 max_stale: None,
+                metrics: None,
                 nsid: None,
                 cookies: Some(CookieSecret(*b"0123456789abcdef")),
             },
