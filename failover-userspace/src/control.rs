@@ -1,7 +1,10 @@
 //! The unix socket behind `failover status` and its siblings.
 //!
 //! Several clients at once, each with a bounded request and a bounded patience. Nothing here
-//! holds state: what a client asks goes to the controller, except for the search for a name.
+//! holds state: what a client asks goes to the controller, except for the search for a name, and
+//! for the journal, which `events` reads by itself.
+
+mod events;
 
 use std::fs;
 use std::io;
@@ -12,9 +15,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -22,8 +26,10 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use crate::controller::Query;
+use crate::journal::Reader;
 use crate::model::{Model, ServiceId};
-use crate::protocol::{MAX_REQUEST, Reply, Request, Stats, Status};
+use crate::protocol::{JournalStats, MAX_REQUEST, Reply, Request, Stats, Status};
+use crate::webhook::Webhooks;
 
 /// Clients at once; more wait.
 const MOST_CLIENTS: usize = 64;
@@ -39,6 +45,15 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Socket {
     listener: StdListener,
     _file: File,
+}
+
+/// What clients can see without the controller.
+#[derive(Clone, Debug)]
+pub struct Sources {
+    /// What has happened.
+    pub journal: Reader,
+    /// Who is told of it.
+    pub webhooks: Arc<Webhooks>,
 }
 
 #[derive(Debug)]
@@ -97,11 +112,17 @@ impl Socket {
         self,
         model: Arc<Model>,
         queries: mpsc::Sender<Query>,
+        sources: Sources,
         mut stop: watch::Receiver<()>,
     ) -> io::Result<()> {
         let Self { listener, _file } = self;
         let listener = UnixListener::from_std(listener)?;
-        let controller = Arc::new(Controller { model, queries });
+        let controller = Arc::new(Controller {
+            model,
+            queries,
+            events: events::Events::new(sources.journal.clone()),
+            sources,
+        });
         let permits = Arc::new(Semaphore::new(MOST_CLIENTS));
         let mut clients = JoinSet::new();
         loop {
@@ -167,23 +188,55 @@ async fn client(
             Reply::Error(format!("a request has at most {MAX_REQUEST} octets"))
         } else {
             match serde_json::from_slice(&line) {
+                Ok(Request::Events {
+                    filter,
+                    last,
+                    follow,
+                }) => {
+                    let wanted = events::Wanted {
+                        filter,
+                        last,
+                        follow,
+                    };
+                    let events = &controller.events;
+                    match events
+                        .send(wanted, &mut reader, &mut writer, &mut stop)
+                        .await?
+                    {
+                        events::Sent::All => continue,
+                        events::Sent::NoMore => return Ok(()),
+                    }
+                }
                 Ok(request) => controller.reply(request).await,
                 Err(error) => Reply::Error(format!("not a request of this version: {error}")),
             }
         };
-        let mut text = serde_json::to_vec(&reply)?;
-        text.push(b'\n');
-        timeout(WRITE, writer.write_all(&text)).await??;
+        send(&mut writer, [&reply]).await?;
         if too_long {
             return Ok(());
         }
     }
 }
 
+/// Sends replies, one on each line, to a client that reads them in time.
+async fn send<'a>(
+    writer: &mut OwnedWriteHalf,
+    replies: impl IntoIterator<Item = &'a Reply>,
+) -> io::Result<()> {
+    let mut text = Vec::new();
+    for reply in replies {
+        serde_json::to_writer(&mut text, reply)?;
+        text.push(b'\n');
+    }
+    timeout(WRITE, writer.write_all(&text)).await?
+}
+
 /// The way to the controller.
 struct Controller {
     model: Arc<Model>,
     queries: mpsc::Sender<Query>,
+    events: events::Events,
+    sources: Sources,
 }
 
 impl Controller {
@@ -193,6 +246,7 @@ impl Controller {
             Request::Explain { name } => self.explain(name).await,
             Request::Stats {} => self.stats().await.map(Reply::Stats),
             Request::Detach {} => self.ask(Query::Detach).await.map(Reply::Detached),
+            Request::Events { .. } => Err(anyhow!("events have replies of their own")),
         };
         reply.unwrap_or_else(|error| Reply::Error(format!("{error:#}")))
     }
@@ -228,8 +282,11 @@ impl Controller {
             part = self.ask(|reply| Query::Stats(from, reply)).await??;
             services.append(&mut part.stats.services);
         }
+        let (recorded, lost) = self.sources.journal.counts();
         Ok(Stats {
             services,
+            journal: JournalStats { recorded, lost },
+            webhooks: self.sources.webhooks.stats(),
             ..part.stats
         })
     }

@@ -6,9 +6,11 @@
 //! ready-made answers; [`dataplane`] publishes them to the XDP program, atomically. What
 //! that passes up, [`authority`] answers from the same snapshot, over the sockets of
 //! [`listen`]; [`notify`] tells secondaries to fetch it; [`answering`] publishes to both.
-//! [`controller`] owns all state and drives the chain; [`state`] is what outlives a restart; [`control`] is the unix socket behind `failover status` and the other commands
-//! in [`cli`], in the words of [`protocol`]; [`metrics`] is what Prometheus gets. [`privileges`] gives up what the daemon does not
-//! need.
+//! [`controller`] owns all state and drives the chain; [`state`] is what outlives a restart, and
+//! so does the [`journal`] of events, of which [`webhook`] tells others; [`control`] is the unix
+//! socket behind `failover status` and the other commands in [`cli`], in the words of
+//! [`protocol`]; [`metrics`] is what Prometheus gets. [`privileges`] gives up what the daemon does
+//! not need.
 //!
 //! `health`, `policy`, `wire` and `authority` are pure: no sockets, no clock, no async, no aya.
 
@@ -20,6 +22,7 @@ pub mod control;
 pub mod controller;
 pub mod dataplane;
 pub mod health;
+pub mod journal;
 pub mod listen;
 pub mod metrics;
 pub mod model;
@@ -29,4 +32,5 @@ pub mod privileges;
 pub mod probe;
 pub mod protocol;
 pub mod state;
+pub mod webhook;
 pub mod wire;

@@ -6,6 +6,7 @@
 //! meaningless in any other model.
 
 mod check;
+mod webhook;
 mod zone_data;
 
 use std::net::{IpAddr, SocketAddr};
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 pub use check::{ExecCheck, HttpCheck, HttpMethod, Tls, Trust};
+pub use webhook::{Secret, Webhook};
 pub use zone_data::{RecordData, Rrset, ZoneData, find, suffixes};
 
 /// A domain name in wire format, absolute, lower-cased.
@@ -96,6 +98,8 @@ pub struct Model {
     pub servers: Vec<Server>,
     /// What is probed; equal targets with equal checks appear once.
     pub probes: Vec<Probe>,
+    /// Who is told of events.
+    pub webhooks: Vec<Webhook>,
 }
 
 /// Settings of the daemon itself.

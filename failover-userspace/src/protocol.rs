@@ -1,7 +1,8 @@
 //! What the command line and the daemon say to each other over the unix socket.
 //!
 //! One JSON value per line: a [`Request`] from the client, a [`Reply`] from the daemon; as
-//! many as the client likes, one after another.
+//! many as the client likes, one after another. To [`Request::Events`] there are several
+//! replies.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataplane::{AttachedMode, Generation};
 use crate::health::{AdminState, Carrier, Effective, Verdict};
+use crate::journal::{Entry, Filter};
 use crate::model::{Priority, Tier};
 use crate::policy::{ServerStanding, WanStanding};
 
@@ -31,6 +33,17 @@ pub enum Request {
     },
     /// Counters.
     Stats {},
+    /// What has happened. The replies: a [`Reply::Event`] for each entry, the oldest first, and
+    /// then [`Reply::UpToDate`].
+    Events {
+        /// Which entries.
+        filter: Filter,
+        /// Only so many of the newest.
+        last: Option<usize>,
+        /// Goes on with a [`Reply::Event`] for each entry as it comes, until the client hangs up
+        /// or a [`Reply::Error`] says that there will be no more.
+        follow: bool,
+    },
     /// Take the program off all interfaces and end.
     Detach {},
 }
@@ -45,6 +58,10 @@ pub enum Reply {
     Explain(Box<Explain>),
     /// To [`Request::Stats`].
     Stats(Stats),
+    /// To [`Request::Events`]: one entry.
+    Event(Box<Entry>),
+    /// To [`Request::Events`]: all that there was has been sent.
+    UpToDate {},
     /// To [`Request::Detach`]: the interfaces it was taken off.
     Detached(Vec<String>),
     /// Refused, and why.
@@ -260,6 +277,38 @@ pub struct Stats {
     pub services: Vec<ServiceStats>,
     /// Probes by kind and outcome.
     pub probes: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Entries of the journal since the start.
+    #[serde(default)]
+    pub journal: JournalStats,
+    /// Who is told of events over HTTP.
+    #[serde(default)]
+    pub webhooks: Vec<WebhookStats>,
+}
+
+/// Entries of the journal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalStats {
+    /// Entered.
+    pub recorded: u64,
+    /// Not entered, as there were too many at once.
+    pub lost: u64,
+}
+
+/// What became of the events for one receiver.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookStats {
+    /// Its name.
+    pub name: String,
+    /// Taken by it.
+    pub sent: u64,
+    /// Refused by it for good, or given up.
+    pub failed: u64,
+    /// Dropped, as newer ones needed the room.
+    pub dropped: u64,
+    /// Tries that failed and were made again.
+    pub retries: u64,
+    /// Waiting.
+    pub queued: u64,
 }
 
 /// Answers of the XDP program for one service.

@@ -50,7 +50,10 @@ fn usage() {
         &["nonsense"],
         &["set", "www/web-a", "down"],
         &["reload"],
-        &["events"],
+        &["events", "--since", "yesterday"],
+        &["events", "--subject", "a[b"],
+        &["events", "--service", "www", "--subject", "www/*"],
+        &["events", "-n", "few"],
         &["passwd"],
         &["status", "--nonsense"],
         &["explain"],
@@ -135,6 +138,8 @@ fn without_a_daemon() {
             &["status"][..],
             &["status", "--json"],
             &["explain", "www"],
+            &["events"],
+            &["events", "--follow", "--json"],
             &["stats"],
         ] {
             let run = failover(&[command, &place].concat());

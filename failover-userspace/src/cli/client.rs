@@ -79,25 +79,46 @@ struct NoDaemon {
 impl Client {
     /// Asks, and waits for the reply; a refusal is an error.
     pub(super) fn ask(&mut self, request: &Request) -> Result<Reply> {
-        let path = self.path.display();
-        let lost = || format!("no reply from the daemon at {path}");
+        self.send(request)?;
+        match self.receive()? {
+            Some(reply) => Ok(reply),
+            None => bail!(self.lost()),
+        }
+    }
+
+    /// Asks.
+    pub(super) fn send(&mut self, request: &Request) -> Result<()> {
         let mut text = serde_json::to_vec(request)?;
         text.push(b'\n');
-        self.stream.get_mut().write_all(&text).with_context(lost)?;
+        let sent = self.stream.get_mut().write_all(&text);
+        sent.with_context(|| self.lost())
+    }
+
+    /// Waits for a reply; a refusal is an error. `None`: the daemon has hung up.
+    pub(super) fn receive(&mut self) -> Result<Option<Reply>> {
         let mut line = Vec::new();
-        self.stream
-            .read_until(b'\n', &mut line)
-            .with_context(lost)?;
-        if line.is_empty() {
-            bail!(lost());
+        let read = self.stream.read_until(b'\n', &mut line);
+        read.with_context(|| self.lost())?;
+        if !line.ends_with(b"\n") {
+            return Ok(None);
         }
         let reply = serde_json::from_slice(&line).with_context(|| {
+            let path = self.path.display();
             format!("the daemon at {path} is of another version than this command")
         })?;
         match reply {
             Reply::Error(why) => bail!(why),
-            reply => Ok(reply),
+            reply => Ok(Some(reply)),
         }
+    }
+
+    /// From now on waits for replies for as long as it takes.
+    pub(super) fn wait_for_ever(&self) -> Result<()> {
+        Ok(self.stream.get_ref().set_read_timeout(None)?)
+    }
+
+    fn lost(&self) -> String {
+        format!("no reply from the daemon at {}", self.path.display())
     }
 }
 

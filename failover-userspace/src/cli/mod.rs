@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod events;
 mod explain;
 mod pass;
 mod run;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
 
 use crate::model::XdpMode;
 
@@ -42,7 +44,9 @@ enum Command {
     Status(Status),
     /// Tell why a name is answered as it is
     Explain(Explain),
-    /// Show counters of the data plane and of probes
+    /// Show what has changed, when and why
+    Events(Events),
+    /// Show counters of the data plane, of probes and of webhooks
     Stats(Stats),
     /// Take the program off all interfaces and end the daemon
     Detach(Daemon),
@@ -130,6 +134,30 @@ struct Stats {
     json: bool,
 }
 
+#[derive(Debug, Args)]
+struct Events {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Go on with what comes; begins with the last 10, unless told otherwise
+    #[arg(short, long)]
+    follow: bool,
+    /// As JSON, one event on each line
+    #[arg(long)]
+    json: bool,
+    /// Only so many of the newest [default: all that there are]
+    #[arg(short = 'n', long = "lines", value_name = "N")]
+    lines: Option<usize>,
+    /// Only from then on: a duration, such as 2h, or a time, such as 2026-11-22 or 2026-11-22T10:00Z; UTC
+    #[arg(long, value_name = "DURATION|TIME", value_parser = events::since)]
+    since: Option<Timestamp>,
+    /// Only this service and its servers
+    #[arg(long, value_name = "NAME", conflicts_with = "subject")]
+    service: Option<String>,
+    /// Only subjects of this pattern, such as www/* or wan/*
+    #[arg(long, value_name = "GLOB", value_parser = events::pattern)]
+    subject: Option<String>,
+}
+
 /// How the program is attached.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Xdp {
@@ -162,6 +190,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
         Command::Explain(args) => explain::explain(&args),
+        Command::Events(args) => events::events(&args),
         Command::Stats(args) => stats::stats(&args),
         Command::Detach(daemon) => client::detach(&daemon),
         Command::XdpPass { interfaces } => pass::pass(&interfaces),

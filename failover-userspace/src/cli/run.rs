@@ -20,14 +20,16 @@ use tracing_subscriber::EnvFilter;
 use super::Run;
 use crate::answering::Answering;
 use crate::config::{self, Overrides};
-use crate::control::Socket;
-use crate::controller::{Controller, Core, Ended, Inputs, Now, Setup};
+use crate::control::{Socket, Sources};
+use crate::controller::{Controller, Core, Inputs, Now, Setup};
 use crate::dataplane::DataPlane;
+use crate::journal::{Entry, Recorder};
 use crate::metrics::{self, Meters};
 use crate::model::{Model, XdpMode};
 use crate::privileges;
 use crate::probe::{Engine, LinkWatcher};
 use crate::state::{Kept, Saver, Store};
+use crate::webhook::Webhooks;
 
 /// Room for the events of links.
 const LINK_EVENTS: usize = 1024;
@@ -37,6 +39,8 @@ const QUERIES: usize = 64;
 const REPORTS: std::ops::RangeInclusive<usize> = 1024..=65_536;
 /// What tasks get to end.
 const GRACE: Duration = Duration::from_secs(2);
+/// What webhooks get to deliver what waits, when the daemon stops.
+const WEBHOOK_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &Run) -> Result<ExitCode> {
     init_log()?;
@@ -80,6 +84,11 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     privileges::keep_to_run().context("give up privileges")?;
     let saver = Saver::start(store, Arc::clone(&model), kept.clone(), state.generation)
         .with_context(in_dir)?;
+    let webhooks = Webhooks::new();
+    let told = Arc::clone(&webhooks);
+    let tell = Box::new(move |entry: &Arc<Entry>| told.offer(entry));
+    let recorder = Recorder::start(dir, tell).context("start the journal")?;
+    let telling = Telling { recorder, webhooks };
 
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -87,10 +96,18 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
         .build()?;
     // The controller runs on this thread and may block it: tasks have the workers.
     let answering = Answering::new(plane, state.generation);
-    let done = runtime.block_on(serve(model, socket, metrics, answering, kept, saver));
+    let done = runtime.block_on(serve(
+        model, socket, metrics, answering, kept, saver, telling,
+    ));
     runtime.shutdown_timeout(GRACE);
     done?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What tells of events.
+struct Telling {
+    recorder: Recorder,
+    webhooks: Arc<Webhooks>,
 }
 
 async fn serve(
@@ -100,20 +117,27 @@ async fn serve(
     mut answering: Answering,
     kept: Kept,
     saver: Saver,
+    telling: Telling,
 ) -> Result<()> {
+    let Telling { recorder, webhooks } = telling;
     let stop = stop_signal()?;
+    webhooks.configure(&model);
     if let Some(plane) = answering.plane_mut() {
         follow_program_log(plane);
     }
 
     let (queries, queries_receiver) = mpsc::channel(QUERIES);
     let (stop_control, control_stops) = watch::channel(());
-    let meters = Meters::new(Now::read().wall);
+    let meters = Meters::new(Now::read().wall, Arc::clone(&webhooks));
     if let Some(metrics) = metrics {
         let serve = metrics.serve(meters.clone(), queries.clone(), control_stops.clone());
         tokio::spawn(serve);
     }
-    let control = tokio::spawn(socket.serve(Arc::clone(&model), queries, control_stops));
+    let sources = Sources {
+        journal: recorder.reader().clone(),
+        webhooks: Arc::clone(&webhooks),
+    };
+    let control = tokio::spawn(socket.serve(Arc::clone(&model), queries, sources, control_stops));
 
     let (links, links_receiver) = mpsc::channel(LINK_EVENTS);
     let _watcher = LinkWatcher::start(watched(&model), links).context("watch interfaces")?;
@@ -122,18 +146,12 @@ async fn serve(
     let core = Core::new(Arc::clone(&model), &kept, Now::read());
     let engine = Engine::start_with(&model.probes, |probe| core.pace(probe), reports)
         .context("start the probes")?;
-    info!(
-        services = model.services.len(),
-        servers = model.servers.len(),
-        wans = model.wans.len(),
-        probes = model.probes.len(),
-        "started"
-    );
 
     let controller = Controller::new(Setup {
         core,
         plane: answering,
         saver,
+        journal: recorder.journal().clone(),
         set_pace: Box::new(move |probe, pace| engine.set_pace(probe, pace)),
         meters,
     });
@@ -143,13 +161,12 @@ async fn serve(
         queries: queries_receiver,
     };
     let ended = controller.run(inputs, stop).await;
+    // So that who listens hears the end, too.
+    recorder.stop(GRACE);
     let _ = stop_control.send(());
-    let _ = tokio::time::timeout(GRACE, control).await;
-    match ended? {
-        Ended::Stopped => info!("stopped"),
-        Ended::Detached => info!("stopped: told to detach"),
-    }
-    Ok(())
+    let control = tokio::time::timeout(GRACE, control);
+    let _ = tokio::join!(control, webhooks.stop(WEBHOOK_GRACE));
+    ended.map(drop)
 }
 
 /// All interfaces that matter, each once.

@@ -58,5 +58,34 @@ fn shown(stats: &Stats) -> Result<String, std::fmt::Error> {
     }
     text += "\n";
     text += &table("", &rows);
+
+    let rows = [
+        header(["EVENTS", "COUNT"]),
+        vec!["recorded".to_owned(), stats.journal.recorded.to_string()],
+        vec!["lost".to_owned(), stats.journal.lost.to_string()],
+    ];
+    text += "\n";
+    text += &table("", &rows);
+
+    if !stats.webhooks.is_empty() {
+        let mut rows = vec![header([
+            "WEBHOOK", "SENT", "FAILED", "DROPPED", "RETRIES", "QUEUED",
+        ])];
+        rows.extend(stats.webhooks.iter().map(|webhook| {
+            let counts = [
+                webhook.sent,
+                webhook.failed,
+                webhook.dropped,
+                webhook.retries,
+                webhook.queued,
+            ];
+            let counts = counts.iter().map(ToString::to_string);
+            std::iter::once(webhook.name.clone())
+                .chain(counts)
+                .collect()
+        }));
+        text += "\n";
+        text += &table("", &rows);
+    }
     Ok(text)
 }

@@ -19,6 +19,7 @@ use super::report::{At, Report, Span, Unique};
 use super::service::Context;
 use super::spec::{ServerSpec, Spec, WanSpec, ZoneSpec};
 use super::value::{DNS_PORT, is_interface_name};
+use super::webhook;
 use super::zonefile::{self, ZoneFile};
 use crate::model::{
     CookieSecret, Egress, Model, Name, Probe, ProbeId, SerialPolicy, Settings, Wan, WanId,
@@ -54,6 +55,7 @@ pub(super) fn build(
         context.add(service, report);
     }
     let (services, servers) = context.finish();
+    let webhooks = webhook::build(&spec.webhooks, &services, base, &mut ca_files, report);
     if report.has_errors() {
         return None;
     }
@@ -64,6 +66,7 @@ pub(super) fn build(
         services,
         servers,
         probes: probes.list,
+        webhooks,
     })
 }
 

@@ -543,7 +543,8 @@ impl CaFiles {
         }
     }
 
-    fn trust(&mut self, file: &At<PathBuf>, report: &mut Report<'_>) -> Option<Trust> {
+    /// Trust in the CAs of a file, and in nobody else.
+    pub(super) fn trust(&mut self, file: &At<PathBuf>, report: &mut Report<'_>) -> Option<Trust> {
         let path = self.base.join(&file.value);
         let certificates = self.read.entry(path.clone()).or_insert_with(|| {
             read_certificates(&path)

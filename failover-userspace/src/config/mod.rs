@@ -2,7 +2,7 @@
 //!
 //! Follow the data: `syntax` turns text into a tree that knows positions; `spec` reads
 //! the tree table by table (`reader`) and value by value (`value`) into the file as written;
-//! `build` and `service` check what concerns several values, read the zone files (`zonefile`)
+//! `build`, `service` and `webhook` check what concerns several values, read the zone files (`zonefile`)
 //! and produce the model. On the way nobody stops at a mistake: it is noted in `report`, and
 //! reading goes on with what is left. There is a model only if no mistake was noted.
 
@@ -19,6 +19,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 mod value;
+mod webhook;
 mod zonefile;
 
 use std::path::Path;

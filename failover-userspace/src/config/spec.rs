@@ -14,6 +14,7 @@ use super::check::{CheckSpec, ChecksSpec};
 use super::reader::{Field, List, Node, Table, Tables};
 use super::report::{Report, Span};
 use super::value;
+use super::webhook::WebhookSpec;
 use crate::model::{
     CookieSecret, Name, OnAllDown, Priority, ProbeTarget, SerialPolicy, Tier, XdpMode,
 };
@@ -25,6 +26,7 @@ pub(super) struct Spec {
     pub(super) check: Field<CheckSpec>,
     pub(super) wans: Tables<WanSpec>,
     pub(super) services: Tables<ServiceSpec>,
+    pub(super) webhooks: Tables<WebhookSpec>,
 }
 
 /// `[server]`.
@@ -135,10 +137,10 @@ impl Spec {
             check: table.optional("check", report, CheckSpec::read),
             wans: table.tables("wan", "[[wan]]", report, WanSpec::read),
             services: table.tables("service", "[[service]]", report, ServiceSpec::read),
+            webhooks: table.tables("notify", "[[notify]]", report, WebhookSpec::read),
         };
         table.unavailable("console", "the section [console]", report);
         table.unavailable("port_forward", "the section [port_forward]", report);
-        table.unavailable("notify", "the section [[notify]]", report);
         table.finish(report);
         spec
     }

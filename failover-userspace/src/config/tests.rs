@@ -3,6 +3,8 @@
 //! Most rows edit the reference case; `^` in the new text stands where the error must be
 //! reported, and is taken out.
 
+mod webhooks;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -388,11 +390,6 @@ fn sections_are_known() {
             end,
             "offsite = true\n[^port_forward]\nenabled = true\n",
             "the section [port_forward] is not available",
-        ),
-        (
-            end,
-            "offsite = true\n[[^notify]]\nexec = []\n",
-            "the section [[notify]] is not available",
         ),
         (
             end,

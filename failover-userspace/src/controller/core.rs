@@ -433,10 +433,18 @@ impl Core {
     }
 
     /// The program is not on an interface: [`Core::settle`] asks again later.
-    pub fn not_attached(&mut self, interface: &str, now: Now) {
-        if let Some(interface) = self.interface(interface) {
-            interface.retry = Some(now.at + ATTACH_RETRY);
-        }
+    /// Tells whether that is news.
+    pub fn not_attached(&mut self, interface: &str, now: Now) -> bool {
+        self.interface(interface).is_some_and(|interface| {
+            let retry = interface.retry.replace(now.at + ATTACH_RETRY);
+            retry.is_none()
+        })
+    }
+
+    /// The generation that brought a service's answer; `None`: it has not been published.
+    pub(super) fn brought_by(&self, id: ServiceId) -> Option<Generation> {
+        let service = &self.services[id.index()];
+        (!service.unpublished).then_some(service.generation)
     }
 
     /// The states decisions rest on.
@@ -528,9 +536,13 @@ impl Core {
 
     fn on_admin(&mut self, subject: Subject, state: AdminState, now: Now) {
         let (subjects, index) = self.slot(subject);
-        if std::mem::replace(&mut subjects.admin[index], state) == state {
+        let from = std::mem::replace(&mut subjects.admin[index], state);
+        if from == state {
             return;
         }
+        let to = state;
+        let event = Event::Admin { subject, from, to };
+        self.commands.push(Command::Log(event));
         for probe in self.probes_of(subject) {
             self.repace(probe, now);
         }
@@ -627,6 +639,7 @@ impl Core {
         let verdict = self.verdict(subject);
         let restoring = !self.is_live();
         let (subjects, index) = self.slot(subject);
+        let from = subjects.effective[index];
         let (turned, changed) = subjects.set(index, verdict, restoring, now);
         if changed {
             match subject {
@@ -640,7 +653,7 @@ impl Core {
             self.save(subject);
         }
         if turned || changed {
-            let event = self.event(subject);
+            let event = self.event(subject, from);
             self.commands.push(Command::Log(event));
         }
     }
@@ -651,18 +664,17 @@ impl Core {
             Subject::Server(id) => {
                 server_verdict(self.model.server(id).probes.iter().copied().map(verdict))
             }
-            Subject::Wan(id) => {
-                let wan = self.model.wan(id);
-                let targets: Targets = wan
-                    .targets
-                    .iter()
-                    .map(|target| verdict(target.probe))
-                    .collect();
-                self.carriers[id.index()].map_or(Verdict::Unknown, |carrier| {
-                    link_verdict(carrier, targets, wan.min_up)
-                })
-            }
+            Subject::Wan(id) => self.carriers[id.index()].map_or(Verdict::Unknown, |carrier| {
+                link_verdict(carrier, self.targets(id), self.model.wan(id).min_up)
+            }),
         }
+    }
+
+    fn targets(&self, id: WanId) -> Targets {
+        let targets = self.model.wan(id).targets.iter();
+        targets
+            .map(|target| self.probes[target.probe.index()].machine.verdict())
+            .collect()
     }
 
     fn save(&mut self, subject: Subject) {
@@ -673,35 +685,48 @@ impl Core {
         self.commands.push(Command::Save(record));
     }
 
-    fn event(&self, subject: Subject) -> Event {
+    /// That a server or a link is not any more as it was.
+    fn event(&self, subject: Subject, from: Effective) -> Event {
+        let first = !self.is_live();
+        let with_error = |failing: Option<ProbeId>| {
+            let error = failing.and_then(|probe| self.probes[probe.index()].last_error.clone());
+            failing.zip(error)
+        };
         match subject {
-            Subject::Server(id) => {
-                let failing = self.failing(id);
-                let error = failing.and_then(|probe| self.probes[probe.index()].last_error.clone());
-                Event::Server {
+            Subject::Server(id) => Event::Server {
+                id,
+                from,
+                verdict: self.servers.verdict[id.index()],
+                admin: self.servers.admin[id.index()],
+                effective: self.servers.effective[id.index()],
+                failed: with_error(self.failing(id)),
+                first,
+            },
+            Subject::Wan(id) => {
+                let targets = self.model.wan(id).targets.iter();
+                let targets = targets.map(|target| target.probe);
+                Event::Wan {
                     id,
-                    verdict: self.servers.verdict[id.index()],
-                    admin: self.servers.admin[id.index()],
-                    effective: self.servers.effective[id.index()],
-                    failed: failing.zip(error),
-                    first: !self.is_live(),
+                    from,
+                    verdict: self.wans.verdict[id.index()],
+                    admin: self.wans.admin[id.index()],
+                    effective: self.wans.effective[id.index()],
+                    carrier: self.carriers[id.index()],
+                    targets: self.targets(id),
+                    failed: with_error(self.failing_of(targets)),
+                    first,
                 }
             }
-            Subject::Wan(id) => Event::Wan {
-                id,
-                verdict: self.wans.verdict[id.index()],
-                admin: self.wans.admin[id.index()],
-                effective: self.wans.effective[id.index()],
-                carrier: self.carriers[id.index()],
-                first: !self.is_live(),
-            },
         }
     }
 
-    /// The check that explains a server's state: of those whose last probe failed the first
-    /// that has made the server down, else the first.
+    /// The check that explains a server's state.
     pub(super) fn failing(&self, server: ServerId) -> Option<ProbeId> {
-        let probes = self.model.server(server).probes.iter().copied();
+        self.failing_of(self.model.server(server).probes.iter().copied())
+    }
+
+    /// Of probes whose last execution failed the first that says down, else the first.
+    fn failing_of(&self, probes: impl Iterator<Item = ProbeId> + Clone) -> Option<ProbeId> {
         let failed = probes.filter(|probe| self.probes[probe.index()].last_error.is_some());
         let is_down =
             |probe: &ProbeId| self.probes[probe.index()].machine.verdict() == Verdict::Down;
@@ -734,17 +759,8 @@ impl Core {
             self.commands.push(Command::Save(record));
         }
         let before = state.decision.as_ref();
-        let first = before.is_none();
         // The answer on the wire follows from this one and from what never changes.
         let changed = before.is_none_or(|before| before.answer != decision.answer);
-        if before != Some(&decision) {
-            let event = Event::Service {
-                id,
-                decision: decision.clone(),
-                first,
-            };
-            self.commands.push(Command::Log(event));
-        }
         if changed {
             state.since = now.wall;
             state.unpublished = true;
@@ -754,7 +770,14 @@ impl Core {
             a: AddressAnswer::new(service, &decision.answer, Family::V4),
             aaaa: AddressAnswer::new(service, &decision.answer, Family::V6),
         });
-        state.decision = Some(decision);
+        if state.decision.as_ref() != Some(&decision) {
+            let event = Event::Service {
+                id,
+                before: state.decision.replace(decision.clone()),
+                decision,
+            };
+            self.commands.push(Command::Log(event));
+        }
         if change.is_some() {
             self.in_flight.push(id);
         }

@@ -1,10 +1,17 @@
-//! What the operator is told, as fields.
+//! What the operator is told: in the log, in the journal, and from there by webhooks.
+//!
+//! `log` has the fields of the log, `news` the words of the journal.
 
-use tracing::{debug, info, warn};
+mod log;
+mod news;
 
-use crate::health::{AdminState, Carrier, Effective, Failure, Verdict};
-use crate::model::{Model, ProbeId, ServerId, ServiceId, WanId};
+use crate::dataplane::{AttachedMode, Generation};
+use crate::health::{AdminState, Carrier, Effective, Failure, Targets, Verdict};
+use crate::journal::Kind;
+use crate::model::{ProbeId, ServerId, ServiceId, WanId};
 use crate::policy::Decision;
+
+use super::Subject;
 
 /// Something has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +20,8 @@ pub enum Event {
     Server {
         /// Which.
         id: ServerId,
+        /// Its effective state before.
+        from: Effective,
         /// What the checks say.
         verdict: Verdict,
         /// What the operator says.
@@ -28,6 +37,8 @@ pub enum Event {
     Wan {
         /// Which.
         id: WanId,
+        /// Its effective state before.
+        from: Effective,
         /// What the checks say.
         verdict: Verdict,
         /// What the operator says.
@@ -36,6 +47,10 @@ pub enum Event {
         effective: Effective,
         /// Whether its interface has carrier; `None`: not known yet.
         carrier: Option<Carrier>,
+        /// How many of its targets answer.
+        targets: Targets,
+        /// A target whose last probe failed, and why it did.
+        failed: Option<(ProbeId, Failure)>,
         /// Nothing has been published yet.
         first: bool,
     },
@@ -43,90 +58,112 @@ pub enum Event {
     Service {
         /// Which.
         id: ServiceId,
+        /// The decision before; `None`: this is the first.
+        before: Option<Decision>,
         /// The decision.
         decision: Decision,
-        /// Nothing has been published yet.
-        first: bool,
+    },
+    /// The operator spoke.
+    Admin {
+        /// Of whom.
+        subject: Subject,
+        /// The state before.
+        from: AdminState,
+        /// The state from now on.
+        to: AdminState,
+    },
+    /// Nothing could be published; said once until it can.
+    Refused {
+        /// Services whose answers wait.
+        services: usize,
+        /// Why.
+        error: String,
+    },
+    /// After that, everything has been published.
+    Published {
+        /// By this generation.
+        generation: Generation,
     },
     /// An interface the program belongs on does not exist.
     NoInterface {
         /// Its name.
         name: String,
     },
+    /// The program is on an interface.
+    Attached {
+        /// Its name.
+        name: String,
+        /// Its index.
+        index: u32,
+        /// How.
+        mode: AttachedMode,
+    },
+    /// An interface refuses the program; said once until it changes.
+    NotAttached {
+        /// Its name.
+        name: String,
+        /// Its index.
+        index: u32,
+        /// Why.
+        error: String,
+    },
+    /// An interface is gone, and the program with it.
+    Gone {
+        /// Its name.
+        name: String,
+    },
+    /// The program has been taken off an interface.
+    Detached {
+        /// Its name.
+        name: String,
+    },
+    /// The daemon has begun.
+    Started,
+    /// Everything has been published for the first time.
+    Ready {
+        /// By this generation.
+        generation: Generation,
+    },
+    /// The daemon ends.
+    Stopped {
+        /// Why, in words; an error if it was not told to.
+        why: Result<&'static str, String>,
+    },
 }
 
 impl Event {
-    /// Writes it to the log: INFO, or WARN for what may wake someone, or DEBUG for what is
-    /// as it should be from the start.
-    pub(super) fn log(&self, model: &Model) {
+    /// Whether it is as it should be from the start: no news, but for those who look closely.
+    #[must_use]
+    pub const fn is_routine(&self) -> bool {
         match self {
             Self::Server {
-                id,
-                verdict,
-                admin,
-                effective,
-                failed,
-                first,
-            } => {
-                let server = model.server(*id);
-                let service = &*model.service(server.service).name;
-                let name = &*server.name;
-                let address = server.address;
-                let check = failed
-                    .as_ref()
-                    .map(|(probe, _)| &model.probe(*probe).target);
-                let check = check.map(tracing::field::display);
-                let error = failed
-                    .as_ref()
-                    .map(|(_, error)| tracing::field::display(error));
-                if *effective == Effective::Down {
-                    warn!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server down");
-                } else if *first {
-                    debug!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server");
-                } else {
-                    info!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server");
-                }
+                effective, first, ..
             }
-            Self::Wan {
-                id,
-                verdict,
-                admin,
-                effective,
-                carrier,
-                first,
-            } => {
-                let wan = &*model.wan(*id).name;
-                let watched = carrier.filter(|carrier| *carrier != Carrier::NotWatched);
-                let carrier = watched.map(tracing::field::debug);
-                if *effective == Effective::Down {
-                    warn!(wan, %verdict, %admin, %effective, carrier, "WAN link down");
-                } else if *first {
-                    debug!(wan, %verdict, %admin, %effective, carrier, "WAN link");
-                } else {
-                    info!(wan, %verdict, %admin, %effective, carrier, "WAN link");
-                }
-            }
+            | Self::Wan {
+                effective, first, ..
+            } => *first && !matches!(effective, Effective::Down),
             Self::Service {
-                id,
-                decision,
-                first,
-            } => {
-                let service = &*model.service(*id).name;
-                let Decision { answer, reason } = decision;
-                if !decision.had_candidate() {
-                    warn!(service, %answer, %reason, "all down");
-                } else if *first {
-                    debug!(service, %answer, %reason, "answer");
-                } else {
-                    info!(service, %answer, %reason, "answer");
-                }
-            }
-            Self::NoInterface { name } => {
-                warn!(
-                    interface = name,
-                    "no such interface: attached when it appears"
-                );
-            }
+                before, decision, ..
+            } => before.is_none() && decision.had_candidate(),
+            _ => false,
+        }
+    }
+
+    /// What it is about.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Server { .. } => Kind::Server,
+            Self::Wan { .. } => Kind::Wan,
+            Self::Service { .. } => Kind::Service,
+            Self::Admin { .. } => Kind::Admin,
+            Self::Refused { .. } | Self::Published { .. } => Kind::Publication,
+            Self::NoInterface { .. }
+            | Self::Attached { .. }
+            | Self::NotAttached { .. }
+            | Self::Gone { .. }
+            | Self::Detached { .. } => Kind::Interface,
+            Self::Started | Self::Ready { .. } | Self::Stopped { .. } => Kind::Daemon,
         }
     }
 }

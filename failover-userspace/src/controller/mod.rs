@@ -3,7 +3,7 @@
 //! ```text
 //!   probe reports ─┐            ┌─────────┐  Command   ┌───────┐──► data plane (Publish)
 //!   link events ───┼─► Input ──►│  Core   ├───────────►│ shell │──► paces of probes
-//!   admin states ──┘            │ (pure)  │            │       │──► log, state file
+//!   admin states ──┘            │ (pure)  │            │       │──► log, journal, state file
 //!                               └────▲────┘            └───▲───┘
 //!                                    └────── Query ────────┘ status, explain, stats, detach
 //! ```

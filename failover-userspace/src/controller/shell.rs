@@ -10,13 +10,15 @@ use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::sleep_until;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
+use super::Event;
 use super::core::{Command, Core, Input, Now};
 use super::sample::MetricsPart;
 use super::view::{Part, StatsPart};
 use crate::dataplane::{self, AttachedMode, Change, Generation};
 use crate::health::Pace;
+use crate::journal::{Journal, Kind};
 use crate::metrics::Meters;
 use crate::model::{Model, ProbeId, ServiceId, XdpMode};
 use crate::probe::{LinkEvent, Report};
@@ -25,8 +27,8 @@ use crate::state::Saver;
 
 /// Inputs taken in before anything is published, at most.
 const MOST_AT_ONCE: usize = 1 << 16;
-/// Events logged of one step, at most: a log that is full of them helps nobody.
-const MOST_LOGGED: usize = 1000;
+/// Events told of one step, at most: a log that is full of them helps nobody.
+const MOST_TOLD: usize = 1000;
 /// Between two heartbeats, at most.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -120,6 +122,8 @@ pub struct Setup<P> {
     pub plane: P,
     /// What outlives a restart goes there.
     pub saver: Saver,
+    /// What an operator may want to know later goes there.
+    pub journal: Journal,
     /// Changes how often a probe runs.
     pub set_pace: Box<dyn FnMut(ProbeId, Pace)>,
     /// Count what happens.
@@ -140,11 +144,14 @@ pub struct Controller<P> {
     core: Core,
     plane: P,
     saver: Saver,
+    journal: Journal,
     set_pace: Box<dyn FnMut(ProbeId, Pace)>,
     meters: Meters,
     beat: Duration,
     next_beat: Instant,
     ready: bool,
+    /// The last publication was refused.
+    refused: bool,
 }
 
 impl<P: Publish> Controller<P> {
@@ -155,6 +162,7 @@ impl<P: Publish> Controller<P> {
             core,
             plane,
             saver,
+            journal,
             set_pace,
             meters,
         } = setup;
@@ -168,12 +176,14 @@ impl<P: Publish> Controller<P> {
             core,
             plane,
             saver,
+            journal,
             set_pace,
             meters,
             // Not a busy loop, whatever is configured.
             beat: beat.max(Duration::from_millis(1)),
             next_beat: Instant::now(),
             ready: false,
+            refused: false,
         }
     }
 
@@ -188,9 +198,16 @@ impl<P: Publish> Controller<P> {
         mut inputs: Inputs,
         stop: impl Future<Output = ()>,
     ) -> Result<Ended> {
+        self.tell(&Event::Started, Now::read());
         let ended = self.work(&mut inputs, stop).await;
         notify(&[NotifyState::Stopping]);
         self.detach_all();
+        let why = match &ended {
+            Ok(Ended::Stopped) => Ok("told to stop"),
+            Ok(Ended::Detached) => Ok("told to detach"),
+            Err(error) => Err(format!("{error:#}")),
+        };
+        self.tell(&Event::Stopped { why }, Now::read());
         self.saver.stop(self.plane.generation());
         ended
     }
@@ -263,7 +280,9 @@ impl<P: Publish> Controller<P> {
 
     fn settle(&mut self) -> Result<()> {
         let now = Now::read();
-        let mut logged = 0;
+        let mut told = Told::default();
+        // Told when what led to it has been.
+        let mut outcome = None;
         for command in self.core.settle(now) {
             match command {
                 Command::PublishAll(changes) => {
@@ -278,43 +297,46 @@ impl<P: Publish> Controller<P> {
                     Ok(generation) => {
                         self.published(generation);
                         debug!(%generation, services = changes.len(), "published");
+                        if std::mem::take(&mut self.refused) {
+                            outcome = Some(Event::Published { generation });
+                        }
                     }
                     Err(error) => {
                         self.core.refused(now);
-                        let error = anyhow!(error);
-                        error!(
-                            error = format!("{error:#}"),
-                            services = changes.len(),
-                            "publication refused"
-                        );
+                        let error = format!("{:#}", anyhow!(error));
+                        let services = changes.len();
+                        if std::mem::replace(&mut self.refused, true) {
+                            debug!(error, services, "publication refused again");
+                        } else {
+                            outcome = Some(Event::Refused { services, error });
+                        }
                     }
                 },
                 Command::Attach { interface, index } => self.attach(&interface, index, now)?,
-                Command::Forget { interface } => {
-                    self.plane.detach(&interface);
-                    warn!(interface, "interface gone, and the program with it");
+                Command::Forget { interface: name } => {
+                    self.plane.detach(&name);
+                    self.tell(&Event::Gone { name }, now);
                 }
                 Command::SetPace(probe, pace) => (self.set_pace)(probe, pace),
                 Command::Save(record) => self.saver.record(record),
                 Command::Log(event) => {
-                    self.meters.event(&event);
-                    logged += 1;
-                    if logged <= MOST_LOGGED {
-                        event.log(&self.core.model);
+                    if told.admits(&event) {
+                        self.tell(&event, now);
+                    } else {
+                        self.meters.event(event.kind());
                     }
                 }
             }
         }
-        if logged > MOST_LOGGED {
-            warn!(
-                omitted = logged - MOST_LOGGED,
-                "more changes at once than fit a log"
-            );
+        self.omit(&told);
+        if let Some(event) = outcome {
+            self.tell(&event, now);
         }
         if self.core.is_live() && !self.ready {
             self.ready = true;
             notify(&[NotifyState::Ready]);
-            info!("ready");
+            let generation = self.plane.generation();
+            self.tell(&Event::Ready { generation }, now);
         }
         Ok(())
     }
@@ -333,6 +355,29 @@ impl<P: Publish> Controller<P> {
         result
     }
 
+    /// One event: a line of the log, and an entry of the journal.
+    fn tell(&self, event: &Event, now: Now) {
+        self.meters.event(event.kind());
+        event.log(&self.core.model);
+        let generation = match event {
+            Event::Service { id, .. } => self.core.brought_by(*id),
+            _ => None,
+        };
+        if let Some(news) = event.news(&self.core.model, generation) {
+            self.journal.record(now.wall, news);
+        }
+    }
+
+    /// Says how much has not been told.
+    fn omit(&self, told: &Told) {
+        for (kind, count) in Kind::ALL.iter().zip(told.omitted) {
+            if count > 0 {
+                warn!(%kind, omitted = count, "more changes at once than fit a log");
+                self.journal.omit(*kind, count);
+            }
+        }
+    }
+
     fn published(&mut self, generation: Generation) {
         self.core.published(generation);
         self.saver.published(generation);
@@ -343,10 +388,11 @@ impl<P: Publish> Controller<P> {
         match self.plane.attach(interface, index, mode) {
             Ok(mode) => {
                 self.core.attached(interface, index, mode);
-                info!(interface, index, ?mode, "program attached");
+                let name = interface.to_owned();
+                self.tell(&Event::Attached { name, index, mode }, now);
             }
             Err(error) => {
-                let error = anyhow!(error);
+                let error = format!("{:#}", anyhow!(error));
                 if !self.ready {
                     let hint = match mode {
                         XdpMode::Native => {
@@ -354,15 +400,18 @@ impl<P: Publish> Controller<P> {
                         }
                         XdpMode::Auto | XdpMode::Generic | XdpMode::Off => "",
                     };
-                    bail!("interface {interface} refuses the program: {error:#}{hint}");
+                    bail!("interface {interface} refuses the program: {error}{hint}");
                 }
-                self.core.not_attached(interface, now);
-                warn!(
-                    interface,
-                    index,
-                    error = format!("{error:#}"),
-                    "interface refuses the program: trying again"
-                );
+                let is_news = self.core.not_attached(interface, now);
+                let name = interface.to_owned();
+                if is_news {
+                    self.tell(&Event::NotAttached { name, index, error }, now);
+                } else {
+                    debug!(
+                        interface,
+                        index, error, "interface still refuses the program"
+                    );
+                }
             }
         }
         Ok(())
@@ -418,9 +467,36 @@ impl<P: Publish> Controller<P> {
         let attached: Vec<String> = attached.collect();
         for interface in &attached {
             self.plane.detach(interface);
-            info!(interface, "program detached");
+            let name = interface.clone();
+            self.tell(&Event::Detached { name }, Now::read());
         }
         attached
+    }
+}
+
+/// What has been told of one step, and what has not.
+#[derive(Default)]
+struct Told {
+    news: usize,
+    routine: usize,
+    /// News by kind.
+    omitted: [u64; Kind::ALL.len()],
+}
+
+impl Told {
+    fn admits(&mut self, event: &Event) -> bool {
+        let routine = event.is_routine();
+        let count = if routine {
+            &mut self.routine
+        } else {
+            &mut self.news
+        };
+        *count += 1;
+        let admitted = *count <= MOST_TOLD;
+        if !admitted && !routine {
+            self.omitted[event.kind() as usize] += 1;
+        }
+        admitted
     }
 }
 

@@ -203,6 +203,15 @@ impl Bench {
                     format!("log {}: {}", self.model.service(*id).name, decision.reason)
                 }
                 Event::NoInterface { name } => format!("log no {name}"),
+                Event::Admin { subject, from, to } => {
+                    let name = match subject {
+                        Subject::Server(id) => &self.model.server(*id).name,
+                        Subject::Wan(id) => &self.model.wan(*id).name,
+                    };
+                    format!("log {name} told {to}, was {from}")
+                }
+                // The shell's own.
+                other => format!("log {other:?}"),
             },
         }
     }

@@ -51,13 +51,13 @@ fn encode(sample: Option<Sample>, writer: &mut impl fmt::Write) -> fmt::Result {
 }
 
 /// Metrics one after the other, each with all its series.
-struct Families<'a>(DescriptorEncoder<'a>);
+pub(super) struct Families<'a>(pub(super) DescriptorEncoder<'a>);
 
 /// The labels of one series.
-type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
+pub(super) type Labels<'a, const N: usize> = [(&'static str, &'a str); N];
 
 impl Families<'_> {
-    fn gauge<'a, const N: usize, V: EncodeGaugeValue>(
+    pub(super) fn gauge<'a, const N: usize, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,
@@ -74,7 +74,7 @@ impl Families<'_> {
     }
 
     /// `_total` is put to the name.
-    fn counter<'a, const N: usize, V: EncodeCounterValue>(
+    pub(super) fn counter<'a, const N: usize, V: EncodeCounterValue>(
         &mut self,
         name: &str,
         help: &str,

@@ -18,9 +18,11 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::PREFIX;
-use crate::controller::Event;
+use super::webhooks::Receivers;
+use crate::journal::Kind;
 use crate::model::ProbeTarget;
 use crate::probe::Report;
+use crate::webhook::Webhooks;
 
 /// Upper bounds, in seconds: from one answer to all services of a large link, and the first
 /// publication of a million names.
@@ -60,29 +62,6 @@ impl Reload {
     }
 }
 
-/// What became of an event on its way to a webhook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Webhook {
-    /// It has been taken.
-    Sent,
-    /// It has been given up after the last attempt.
-    Failed,
-    /// There was no room for it in the queue.
-    Dropped,
-}
-
-impl Webhook {
-    const ALL: [Self; 3] = [Self::Sent, Self::Failed, Self::Dropped];
-
-    const fn label(self) -> Label {
-        [match self {
-            Self::Sent => ("result", "sent"),
-            Self::Failed => ("result", "failed"),
-            Self::Dropped => ("result", "dropped"),
-        }]
-    }
-}
-
 /// What became of a publication.
 #[derive(Clone, Copy)]
 enum Publication {
@@ -101,21 +80,6 @@ impl Publication {
     }
 }
 
-/// The subjects of events.
-const SUBJECTS: [&str; 4] = ["server", "wan", "service", "interface"];
-
-const fn subject(event: &Event) -> Label {
-    [(
-        "subject",
-        match event {
-            Event::Server { .. } => SUBJECTS[0],
-            Event::Wan { .. } => SUBJECTS[1],
-            Event::Service { .. } => SUBJECTS[2],
-            Event::NoInterface { .. } => SUBJECTS[3],
-        },
-    )]
-}
-
 /// Counts what happens.
 #[derive(Clone)]
 pub struct Meters {
@@ -125,7 +89,6 @@ pub struct Meters {
     probe: Family<Label, Histogram>,
     lateness: Histogram,
     events: Family<Label, Counter>,
-    webhooks: Family<Label, Counter>,
     reloads: Family<Label, Counter>,
     reload_successful: Gauge,
     reload_success: Time,
@@ -142,7 +105,7 @@ impl Meters {
     /// Nothing has happened yet but the start of the daemon, with a configuration that it could
     /// read.
     #[must_use]
-    pub fn new(start: Timestamp) -> Self {
+    pub fn new(start: Timestamp, webhooks: Arc<Webhooks>) -> Self {
         let probe: fn() -> Histogram = || Histogram::new(PROBE);
         let mut meters = Self {
             heartbeat: Time::default(),
@@ -151,7 +114,6 @@ impl Meters {
             probe: Family::new_with_constructor(probe),
             lateness: Histogram::new(LATENESS),
             events: Family::default(),
-            webhooks: Family::default(),
             reloads: Family::default(),
             reload_successful: Gauge::default(),
             reload_success: Time::default(),
@@ -166,15 +128,14 @@ impl Meters {
             &meters.probe,
             ProbeTarget::KINDS.map(|kind| [("kind", kind)]),
         );
-        prepare(
-            &meters.events,
-            SUBJECTS.map(|subject| [("subject", subject)]),
-        );
-        prepare(&meters.webhooks, Webhook::ALL.map(Webhook::label));
+        let kinds = Kind::ALL.iter().map(|kind| [("kind", kind.as_str())]);
+        prepare(&meters.events, kinds);
         prepare(&meters.reloads, Reload::ALL.map(Reload::label));
         meters.reload_successful.set(1);
         meters.reload_success.set(seconds(start));
-        meters.registry = Arc::new(meters.registry(start));
+        let mut registry = meters.registry(start);
+        registry.register_collector(Box::new(Receivers(webhooks)));
+        meters.registry = Arc::new(registry);
         meters
     }
 
@@ -216,13 +177,8 @@ impl Meters {
         );
         registry.register(
             "events",
-            "Changes that were logged, by what has changed",
+            "Events, as the journal has them, by kind",
             self.events.clone(),
-        );
-        registry.register(
-            "webhooks",
-            "Events on their way to webhooks, by what became of them",
-            self.webhooks.clone(),
         );
         registry.register(
             "reloads",
@@ -268,14 +224,9 @@ impl Meters {
         }
     }
 
-    /// Something has changed.
-    pub fn event(&self, event: &Event) {
-        self.events.get_or_create(&subject(event)).inc();
-    }
-
-    /// An event has come to the end of its way to a webhook.
-    pub fn webhook(&self, webhook: Webhook) {
-        self.webhooks.get_or_create(&webhook.label()).inc();
+    /// Something has happened that the journal is told of.
+    pub fn event(&self, kind: Kind) {
+        self.events.get_or_create(&[("kind", kind.as_str())]).inc();
     }
 
     /// The operator has asked for a reload, and that has become of it.

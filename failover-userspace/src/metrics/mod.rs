@@ -23,8 +23,9 @@ mod server;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
-pub use meters::{Meters, Reload, Webhook};
+pub use meters::{Meters, Reload};
 pub use sample::{
     AnswerSample, Health, Heard, Overview, ServerSample, ServiceSample, TargetSample, WanSample,
 };

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::Meters;
 use super::testing::Scrape;
 use crate::controller::testing::{Bench, reference};
+use crate::webhook::Webhooks;
 
 fn read(file: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(file);
@@ -33,7 +34,10 @@ fn known() -> HashSet<String> {
         servers: part.servers,
         model: part.model,
     };
-    let scrape = Scrape::of(&Meters::new(Timestamp::UNIX_EPOCH), Some(sample));
+    let scrape = Scrape::of(
+        &Meters::new(Timestamp::UNIX_EPOCH, Webhooks::new()),
+        Some(sample),
+    );
     let series = scrape.values.into_keys().map(|series| series.name);
     // Those that have no series here, and histograms as a whole.
     series.chain(scrape.types.into_keys()).collect()

@@ -9,7 +9,7 @@ use super::Failure;
 
 impl Failure {
     /// A failure to prepare a probe, for whatever reason.
-    pub(super) fn local(doing: impl fmt::Display, error: &io::Error) -> Self {
+    pub(crate) fn local(doing: impl fmt::Display, error: &io::Error) -> Self {
         Self::Local(format!("{doing}: {error}"))
     }
 
@@ -17,7 +17,7 @@ impl Failure {
     ///
     /// The kernel reports ICMP errors by the errors of `icmp_err_convert` (IPv4) and
     /// `tab_unreach` (IPv6).
-    pub(super) fn of(error: &io::Error) -> Self {
+    pub(crate) fn of(error: &io::Error) -> Self {
         match Errno::from_io_error(error) {
             Some(Errno::CONNREFUSED) => Self::Refused,
             Some(Errno::CONNRESET | Errno::CONNABORTED | Errno::PIPE) => Self::Reset,

@@ -28,11 +28,11 @@ use crate::health::HttpFailure;
 use crate::model::{Egress, HttpCheck, HttpMethod};
 
 /// Octets of a response's status line and header fields.
-const HEAD_LIMIT: usize = 64 * 1024;
+pub(crate) const HEAD_LIMIT: usize = 64 * 1024;
 /// Octets of the body in which the wanted text must be.
 const BODY_LIMIT: usize = 64 * 1024;
 /// How servers know us in their logs.
-const AGENT: &str = concat!("failover/", env!("CARGO_PKG_VERSION"));
+pub(crate) const AGENT: &str = concat!("failover/", env!("CARGO_PKG_VERSION"));
 
 /// Sends the request and judges the response, all before `deadline`; returns how long it took.
 ///
@@ -66,11 +66,11 @@ pub(super) async fn probe(
 }
 
 /// What `step` leads to, or `late` after the deadline.
-async fn before<T>(
+pub(crate) async fn before<T, E>(
     deadline: Instant,
-    late: Failure,
-    step: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    late: E,
+    step: impl Future<Output = Result<T, E>>,
+) -> Result<T, E> {
     timeout_at(deadline.into(), step).await.unwrap_or(Err(late))
 }
 
@@ -155,7 +155,8 @@ impl From<HttpFailure> for Failure {
     }
 }
 
-fn failure(error: &hyper::Error) -> Failure {
+/// What hyper says, in our words.
+pub(crate) fn failure(error: &hyper::Error) -> Failure {
     let mut cause = error.source();
     while let Some(current) = cause {
         if let Some(error) = current.downcast_ref::<io::Error>() {

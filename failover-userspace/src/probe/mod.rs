@@ -29,6 +29,10 @@ pub(crate) mod testing;
 mod throttle;
 mod tls;
 
+// Webhooks speak HTTP and TLS in the same way.
+pub(crate) use http::{AGENT, HEAD_LIMIT, before, failure as http_failure};
+pub(crate) use tls::{Clients, connect as tls_connect};
+
 pub use engine::{Engine, Handle, Report};
 pub use link::{LinkEvent, LinkWatcher};
 pub use schedule::{Finished, Schedule, Start};

@@ -1,4 +1,4 @@
-//! TLS of checks: whom to trust, and why somebody is not trusted.
+//! TLS of checks and webhooks: whom to trust, and why somebody is not trusted.
 
 use std::collections::HashMap;
 use std::io;
@@ -25,11 +25,11 @@ const ALPN: &[u8] = b"http/1.1";
 
 /// What a client needs for each way to trust, made once.
 #[derive(Debug, Default)]
-pub(super) struct Clients(HashMap<Trust, Arc<ClientConfig>>);
+pub(crate) struct Clients(HashMap<Trust, Arc<ClientConfig>>);
 
 impl Clients {
     /// The client that trusts so; the first one that trusts the system reads its store.
-    pub(super) fn of(&mut self, trust: &Trust) -> Arc<ClientConfig> {
+    pub(crate) fn of(&mut self, trust: &Trust) -> Arc<ClientConfig> {
         if let Some(config) = self.0.get(trust) {
             return Arc::clone(config);
         }
@@ -66,9 +66,7 @@ fn system_roots() -> RootCertStore {
     }
     let roots = roots(&found.certs);
     if roots.is_empty() {
-        warn!(
-            "the system trusts no CA (is ca-certificates installed?): https checks need a ca_file"
-        );
+        warn!("the system trusts no CA (is ca-certificates installed?): https needs a ca_file");
     }
     roots
 }
@@ -81,7 +79,7 @@ fn roots(certificates: &[CertificateDer<'static>]) -> RootCertStore {
 }
 
 /// The handshake on a connection, as a client.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     client: Arc<ClientConfig>,
     name: &ServerName<'static>,
     stream: TcpStream,

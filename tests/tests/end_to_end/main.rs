@@ -6,6 +6,7 @@ mod checks;
 mod commands;
 mod conformance;
 mod dig;
+mod events;
 mod failover;
 mod flood;
 mod hostile_tcp;

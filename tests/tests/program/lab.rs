@@ -74,6 +74,7 @@ pub(crate) fn model() -> Model {
         services: vec![],
         servers: vec![],
         probes: vec![],
+        webhooks: vec![],
     }
 }
 

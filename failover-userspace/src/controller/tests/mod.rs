@@ -1,4 +1,5 @@
 //! The core as tables of inputs and what follows; the shell with a fake data plane.
 
+mod events;
 mod rules;
 mod shell;

@@ -181,6 +181,7 @@ fn a_tier_without_a_change_of_addresses_is_news_but_no_publication() {
     assert_eq!(
         bench.settle(),
         [
+            "log web-a told drain, was auto",
             "log web-a drain",
             "log www: backup is the highest tier with a candidate"
         ]
@@ -239,14 +240,22 @@ fn maintenance_pauses_probes_and_starts_anew() {
     bench.feed("web-b:maint");
     assert_eq!(
         bench.settle(),
-        ["pace tcp:192.168.10.11:80 Paused", "log web-b maint"]
+        [
+            "log web-b told maint, was auto",
+            "pace tcp:192.168.10.11:80 Paused",
+            "log web-b maint",
+        ]
     );
     // Sent before the pause.
     bench.check("web-b- web-b- web-b-", &[]);
     bench.feed("web-b:auto");
     assert_eq!(
         bench.settle(),
-        ["pace tcp:192.168.10.11:80 Normal", "log web-b unknown"]
+        [
+            "log web-b told auto, was maint",
+            "pace tcp:192.168.10.11:80 Normal",
+            "log web-b unknown",
+        ]
     );
     bench.feed("web-b-");
     assert_eq!(bench.settle(), ["log web-b down"]);

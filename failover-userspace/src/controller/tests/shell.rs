@@ -1,5 +1,4 @@
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,30 +8,40 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::control::Socket;
+use crate::control::{Socket, Sources};
 use crate::controller::testing::{link, probes, reference, report};
 use crate::controller::{Controller, Core, Ended, Inputs, Now, Publish, Query, Setup};
 use crate::dataplane::{AttachedMode, Change, Error, Generation};
 use crate::health::{Carrier, Failure, Pace};
+use crate::journal::{Reader, Recorder};
 use crate::metrics::Meters;
 use crate::metrics::testing::Scrape;
 use crate::model::{Model, ProbeId, ServiceId, XdpMode};
 use crate::probe::{LinkEvent, Report};
 use crate::protocol::{Reply, Request, Status, XdpState};
 use crate::state::{Kept, Saver, Store};
+use crate::webhook::Webhooks;
 
 /// A data plane that writes down what it is told.
 #[derive(Clone, Default)]
-struct Fake {
+pub(super) struct Fake {
     log: Arc<Mutex<Vec<String>>>,
     generation: Generation,
     /// Interfaces that refuse.
     refuses: &'static str,
-    /// Refuse one publication after the first.
-    refuse_once: Arc<AtomicBool>,
+    /// Publications after the first that are still to be refused.
+    refusals: u32,
 }
 
 impl Fake {
+    /// Refuses so many publications after the first.
+    pub(super) fn refusing(refusals: u32) -> Self {
+        Self {
+            refusals,
+            ..Self::default()
+        }
+    }
+
     fn note(&self, line: String) {
         self.log.lock().unwrap().push(line);
     }
@@ -50,8 +59,12 @@ impl Publish for Fake {
     }
 
     fn publish(&mut self, changes: &[Change]) -> Result<Generation, Error> {
-        if self.refuse_once.swap(false, Ordering::Relaxed) {
-            return Err(Error::Off);
+        if self.refusals > 0 {
+            self.refusals -= 1;
+            return Err(Error::Layout {
+                map: "fake",
+                what: "refusal",
+            });
         }
         self.note(format!("publish {}", changes.len()));
         Ok(self.next())
@@ -102,26 +115,32 @@ impl Publish for Fake {
 }
 
 /// A controller that runs, with the other ends of its channels.
-struct Running {
-    model: Arc<Model>,
+pub(super) struct Running {
+    pub(super) model: Arc<Model>,
     log: Arc<Mutex<Vec<String>>>,
-    reports: mpsc::Sender<Report>,
-    links: mpsc::Sender<LinkEvent>,
-    queries: mpsc::Sender<Query>,
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) links: mpsc::Sender<LinkEvent>,
+    pub(super) queries: mpsc::Sender<Query>,
     paces: mpsc::UnboundedReceiver<(ProbeId, Pace)>,
-    stop: oneshot::Sender<()>,
+    pub(super) recorder: Recorder,
+    pub(super) stop: oneshot::Sender<()>,
     meters: Meters,
-    done: JoinHandle<anyhow::Result<Ended>>,
+    pub(super) done: JoinHandle<anyhow::Result<Ended>>,
 }
 
 fn start(dir: &Path, fake: &Fake) -> Running {
-    let mut model = reference();
+    start_with(dir, fake, reference())
+}
+
+pub(super) fn start_with(dir: &Path, fake: &Fake, mut model: Model) -> Running {
     model.settings.interfaces = vec!["eth0".to_owned()];
     let model = Arc::new(model);
     let (store, state) = Store::open(dir).unwrap();
     let kept = Kept::of(&state, &model);
     let core = Core::new(Arc::clone(&model), &kept, Now::read());
     let saver = Saver::start(store, Arc::clone(&model), kept, state.generation).unwrap();
+    let recorder = Recorder::start(dir, Box::new(|_| {})).unwrap();
+    let journal = recorder.journal().clone();
     let plane = Fake {
         generation: state.generation,
         ..fake.clone()
@@ -136,13 +155,14 @@ fn start(dir: &Path, fake: &Fake) -> Running {
         links: links_receiver,
         queries: queries_receiver,
     };
-    let meters = Meters::new(Now::read().wall);
+    let meters = Meters::new(Now::read().wall, Webhooks::new());
     let counting = meters.clone();
     let run = move || {
         let controller = Controller::new(Setup {
             core,
             plane,
             saver,
+            journal,
             set_pace: Box::new(move |probe, pace| {
                 let _ = paces_sender.send((probe, pace));
             }),
@@ -165,14 +185,23 @@ fn start(dir: &Path, fake: &Fake) -> Running {
         links,
         queries,
         paces,
+        recorder,
         stop,
         meters,
         done,
     }
 }
 
+/// What clients see of a journal.
+pub(super) fn sources(journal: &Reader) -> Sources {
+    Sources {
+        journal: journal.clone(),
+        webhooks: Webhooks::new(),
+    }
+}
+
 impl Running {
-    async fn report(&self, name: &str, outcome: Result<(), Failure>) {
+    pub(super) async fn report(&self, name: &str, outcome: Result<(), Failure>) {
         for probe in probes(&self.model, name) {
             self.reports
                 .send(report(probe, outcome.clone()))
@@ -181,7 +210,7 @@ impl Running {
         }
     }
 
-    async fn first_round(&self) {
+    pub(super) async fn first_round(&self) {
         self.links
             .send(link("eth0", Carrier::Up, Some(4)))
             .await
@@ -199,7 +228,7 @@ impl Running {
     }
 
     /// The status when at least `publications` have happened since the start.
-    async fn status_at(&self, publications: usize) -> Status {
+    pub(super) async fn status_at(&self, publications: usize) -> Status {
         for _ in 0..500 {
             let published = |line: &&String| line.starts_with("publish");
             if self.log().iter().filter(published).count() >= publications {
@@ -289,10 +318,9 @@ async fn a_refusal_at_the_start_ends_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_happens_is_counted() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = Fake::default();
+    let fake = Fake::refusing(1);
     let running = start(dir.path(), &fake);
     running.first_round().await;
-    fake.refuse_once.store(true, Ordering::Relaxed);
     for _ in 0..3 {
         running.report("web-a", Err(Failure::Refused)).await;
         running.report("web-b", Err(Failure::Refused)).await;
@@ -308,7 +336,7 @@ async fn what_happens_is_counted() {
         ("failover_probe_duration_seconds_count kind=icmp", 2.0),
         // The same, and those that failed.
         ("failover_probe_lateness_seconds_count", 8.0 + 6.0),
-        ("failover_events_total subject=server", 3.0 + 2.0),
+        ("failover_events_total kind=server", 3.0 + 2.0),
     ] {
         assert_eq!(counted.get(series), want, "{series}");
     }
@@ -339,8 +367,12 @@ async fn the_control_socket() {
     let path = dir.path().join("control.sock");
     let socket = Socket::bind(&path).unwrap();
     let (stop, stops) = watch::channel(());
-    let served =
-        tokio::spawn(socket.serve(Arc::clone(&running.model), running.queries.clone(), stops));
+    let served = tokio::spawn(socket.serve(
+        Arc::clone(&running.model),
+        running.queries.clone(),
+        sources(running.recorder.reader()),
+        stops,
+    ));
 
     // Two clients at once, the first one silent.
     let _silent = UnixStream::connect(&path).await.unwrap();
@@ -424,11 +456,10 @@ async fn endless_requests_are_cut() {
     let path = dir.path().join("control.sock");
     let (queries, _receiver) = mpsc::channel(1);
     let (_stop, stops) = watch::channel(());
-    tokio::spawn(
-        Socket::bind(&path)
-            .unwrap()
-            .serve(Arc::new(reference()), queries, stops),
-    );
+    let recorder = Recorder::start(dir.path(), Box::new(|_| {})).unwrap();
+    let socket = Socket::bind(&path).unwrap();
+    let sources = sources(recorder.reader());
+    tokio::spawn(socket.serve(Arc::new(reference()), queries, sources, stops));
     let mut client = BufReader::new(UnixStream::connect(&path).await.unwrap());
     client
         .get_mut()

@@ -12,6 +12,7 @@ use crate::listen::Counters as Replies;
 use crate::metrics::Overview;
 use crate::metrics::testing::Scrape;
 use crate::model::Model;
+use crate::webhook::Webhooks;
 
 /// A sample of all that a core knows, asked for in parts.
 fn sample(bench: &Bench, counters: Counters, replies: &Replies, hits: ServiceHits) -> Sample {
@@ -39,7 +40,10 @@ fn idle(bench: &Bench) -> Sample {
 }
 
 fn scrape(bench: &Bench) -> Scrape {
-    Scrape::of(&Meters::new(Timestamp::UNIX_EPOCH), Some(idle(bench)))
+    Scrape::of(
+        &Meters::new(Timestamp::UNIX_EPOCH, Webhooks::new()),
+        Some(idle(bench)),
+    )
 }
 
 /// The reference case after its first round, with an interface.
@@ -365,7 +369,10 @@ fn every_counter_has_its_series() {
     }
     let hits = ServiceHits { a: 7, aaaa: 8 };
     let sample = sample(&bench, counters, &replies, hits);
-    let scrape = Scrape::of(&Meters::new(Timestamp::UNIX_EPOCH), Some(sample));
+    let scrape = Scrape::of(
+        &Meters::new(Timestamp::UNIX_EPOCH, Webhooks::new()),
+        Some(sample),
+    );
     let answers = scrape.by("failover_xdp_answers_total", "kind");
     let passes = scrape.by("failover_xdp_passes_total", "reason");
     assert_eq!(answers.len() + passes.len(), Counter::ALL.len());
@@ -400,10 +407,10 @@ fn what_has_not_happened_is_zero() {
         "failover_webhooks_total result=sent",
         "failover_webhooks_total result=failed",
         "failover_webhooks_total result=dropped",
-        "failover_events_total subject=server",
-        "failover_events_total subject=wan",
-        "failover_events_total subject=service",
-        "failover_events_total subject=interface",
+        "failover_events_total kind=server",
+        "failover_events_total kind=wan",
+        "failover_events_total kind=service",
+        "failover_events_total kind=interface",
         "failover_heartbeat_timestamp_seconds",
         "failover_probe_lateness_seconds_count",
         "failover_probe_duration_seconds_count kind=icmp",
@@ -429,7 +436,10 @@ fn an_outcome_that_nobody_expected_is_counted() {
     let bench = live();
     let mut sample = idle(&bench);
     sample.overview.outcomes.insert(("http", "timeout"), 4);
-    let scrape = Scrape::of(&Meters::new(Timestamp::UNIX_EPOCH), Some(sample));
+    let scrape = Scrape::of(
+        &Meters::new(Timestamp::UNIX_EPOCH, Webhooks::new()),
+        Some(sample),
+    );
     let count = scrape.get("failover_probes_total kind=http outcome=timeout");
     assert_eq!(count, 4.0);
 }
@@ -458,7 +468,7 @@ fn everything_is_explained() {
 
 #[test]
 fn without_the_controller_the_meters_remain() {
-    let meters = Meters::new(Timestamp::from_second(100).unwrap());
+    let meters = Meters::new(Timestamp::from_second(100).unwrap(), Webhooks::new());
     meters.beat(Timestamp::from_second(200).unwrap());
     let scrape = Scrape::of_meters(&meters);
     for (series, want) in [
@@ -481,7 +491,7 @@ proptest! {
             "web-a+", "web-a-", "web-a!", "web-b-", "web-c+", "wan1+", "wan1-", "wan2-",
             "web-a:maint", "web-a:auto", "web-a:down", "eth0~", "eth0=4",
         ];
-        let meters = Meters::new(Timestamp::UNIX_EPOCH);
+        let meters = Meters::new(Timestamp::UNIX_EPOCH, Webhooks::new());
         let mut bench = live();
         let mut before = Scrape::of(&meters, Some(idle(&bench)));
         for step in steps {
@@ -497,7 +507,7 @@ proptest! {
                             Err(()) => bench.core.refused(bench.now),
                         }
                     }
-                    crate::controller::Command::Log(event) => meters.event(&event),
+                    crate::controller::Command::Log(event) => meters.event(event.kind()),
                     _ => {}
                 }
             }

@@ -12,6 +12,7 @@ use super::*;
 use crate::controller::MetricsPart;
 use crate::controller::testing::{Bench, example, reference};
 use crate::metrics::testing::Scrape;
+use crate::webhook::Webhooks;
 
 /// Within which whatever has to happen happens, however busy the machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -46,7 +47,7 @@ where
     let (queries, receiver) = mpsc::channel(1);
     tokio::spawn(controller(receiver));
     let (stop, stops) = watch::channel(());
-    let meters = Meters::new(Timestamp::UNIX_EPOCH);
+    let meters = Meters::new(Timestamp::UNIX_EPOCH, Webhooks::new());
     let task = tokio::spawn(server.serve(meters, queries, stops));
     Running {
         address,
@@ -419,7 +420,11 @@ async fn ipv6_is_served() {
     let (queries, receiver) = mpsc::channel(1);
     tokio::spawn(content(receiver));
     let (_stop, stops) = watch::channel(());
-    tokio::spawn(server.serve(Meters::new(Timestamp::UNIX_EPOCH), queries, stops));
+    tokio::spawn(server.serve(
+        Meters::new(Timestamp::UNIX_EPOCH, Webhooks::new()),
+        queries,
+        stops,
+    ));
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(GET.as_bytes()).await.unwrap();
     assert!(read(stream).await.body.contains("failover_generation 0\n"));

@@ -53,6 +53,7 @@ pub(super) fn lab() -> Lab {
             services: vec![service("www", 1..1)],
             servers: Vec::new(),
             probes: Vec::new(),
+            webhooks: Vec::new(),
         },
         last: None,
     };

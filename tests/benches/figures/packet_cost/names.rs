@@ -182,6 +182,7 @@ impl NameSet {
             services,
             servers: vec![],
             probes: vec![],
+            webhooks: vec![],
         }
     }
 }
