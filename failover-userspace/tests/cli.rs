@@ -1,6 +1,7 @@
 //! The command line from outside: exit status and output.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -172,7 +173,10 @@ fn run_refuses_a_broken_configuration() {
     let broken = broken.display().to_string();
     for (arguments, want) in [
         (&["run", "-c", &broken][..], "failover.toml:"),
-        (&["run", "-c", "/nonexistent.toml"], "/nonexistent.toml:1:1"),
+        (
+            &["run", "-c", "/nonexistent.toml"],
+            "failover: there is no configuration at /nonexistent.toml: ",
+        ),
     ] {
         let run = failover(arguments);
         assert_eq!(run.code, 1, "{arguments:?}");
@@ -193,4 +197,38 @@ fn run_refuses_an_address_for_metrics_that_is_taken() {
     let want = format!("failover: listen on {address} for metrics: ");
     assert!(run.err.contains(&want), "{}", run.err);
     assert!(!dir.path().join("run/control.sock").exists());
+}
+
+/// As under systemd: standard error is what `JOURNAL_STREAM` names.
+#[test]
+fn complaints_in_the_journal_have_a_priority() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broken = configuration(dir.path(), |text| {
+        text.replace("fall = 3", "fall = 0")
+            .replace("rise = 2", "rise = 0")
+    });
+    let broken = broken.display().to_string();
+    for (file, lines) in [(broken.as_str(), 2), ("/nonexistent.toml", 1)] {
+        let journal = tempfile::NamedTempFile::new().expect("a file");
+        let place = journal.as_file().metadata().expect("metadata");
+        for (stream, prefix) in [
+            (format!("{}:{}", place.dev(), place.ino()), "<3>"),
+            (format!("{}:{}", place.dev(), place.ino() + 1), ""),
+        ] {
+            journal.as_file().set_len(0).expect("emptied");
+            let ended = Command::new(env!("CARGO_BIN_EXE_failover"))
+                .args(["run", "-c", file])
+                .env("JOURNAL_STREAM", &stream)
+                .stderr(journal.reopen().expect("opened again"))
+                .status()
+                .expect("the binary runs");
+            assert_eq!(ended.code(), Some(1));
+            let text = fs::read_to_string(journal.path()).expect("UTF-8");
+            assert_eq!(text.lines().count(), lines, "{text}");
+            for line in text.lines() {
+                let start = line.strip_prefix(prefix).expect(line);
+                assert!(start.starts_with(['/', 'f']), "{line}");
+            }
+        }
+    }
 }

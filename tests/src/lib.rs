@@ -7,6 +7,7 @@
 //! - [`cases`]: DNS cases as text, compared with replies;
 //! - [`transcripts`]: what real clients show, as documentation;
 //! - [`peers`]: other name servers to compare with;
+//! - [`package`]: what the test of the package gets from `cargo xtask dist`;
 //! - [`figures`]: tables of what the benchmark measured;
 //! - [`command`]: programs run with errors that say what went wrong.
 //!
@@ -29,6 +30,7 @@ pub mod dig;
 pub mod dns;
 pub mod figures;
 pub mod lab;
+pub mod package;
 pub mod peers;
 pub mod reference;
 pub mod transcripts;

@@ -5,6 +5,7 @@ use anyhow::Result;
 use failover_tests::command;
 
 use crate::cargo::cargo;
+use crate::dist::Subject;
 use crate::kernel;
 use crate::setup::{self, Need};
 use crate::test::{self, Privileged};
@@ -36,8 +37,10 @@ pub(crate) fn ci(privileged: Privileged) -> Result<()> {
             .args(["doc", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    let mut package = None;
     if privileged == Privileged::Run {
         kernel::test()?;
+        package = Some(Subject::make()?);
     }
-    test::test(privileged)
+    test::test(privileged, package.as_ref())
 }

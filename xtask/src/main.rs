@@ -4,6 +4,7 @@ mod bench;
 mod cargo;
 mod ci;
 mod demo;
+mod dist;
 mod kernel;
 mod lab;
 mod privilege;
@@ -78,7 +79,12 @@ enum Command {
         #[command(flatten)]
         args: bench::Args,
     },
-    /// What continuous integration runs: format, lints, documentation, tests
+    /// Make a Debian package of the daemon
+    Dist {
+        #[command(flatten)]
+        args: dist::Args,
+    },
+    /// What continuous integration runs: format, lints, documentation, package, tests
     Ci {
         /// Leave out the tests that need root
         #[arg(long)]
@@ -136,8 +142,9 @@ fn run_command() -> Result<()> {
         } => kernel::test(),
         Command::Test {
             skip_privileged, ..
-        } => test::test(skip_privileged.into()),
+        } => test::test(skip_privileged.into(), None),
         Command::Bench { args } => bench::bench(&args),
+        Command::Dist { args } => dist::dist(&args),
         Command::Ci { skip_privileged } => ci::ci(skip_privileged.into()),
         Command::Serve { address, name } => failover_tests::lab::serve(address, &name),
     }

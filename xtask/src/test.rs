@@ -3,6 +3,7 @@
 use anyhow::{Context as _, Result};
 use failover_tests::{PRIVILEGED, command};
 
+use crate::dist::Subject;
 use crate::{cargo, privilege, setup};
 
 /// Whether the tests that need root are run.
@@ -18,8 +19,8 @@ impl From<bool> for Privileged {
     }
 }
 
-/// Runs the tests. Prints nothing after cargo does.
-pub(crate) fn test(privileged: Privileged) -> Result<()> {
+/// Runs the tests, that of the package only where there is one. Prints nothing after cargo does.
+pub(crate) fn test(privileged: Privileged, package: Option<&Subject>) -> Result<()> {
     setup::ensure(&[setup::Need::Build, setup::Need::Lab])?;
     if privileged == Privileged::Run {
         // Before minutes of building.
@@ -37,6 +38,9 @@ pub(crate) fn test(privileged: Privileged) -> Result<()> {
     let mut test = cargo::cargo();
     test.args(["test", "--package", "failover-tests"]);
     privilege::run_built_as_root(&mut test);
+    if let Some(package) = package {
+        package.name_to(&mut test);
+    }
     command::run(
         test.env(PRIVILEGED, "1")
             .env(failover_tests::DAEMON, daemon),

@@ -7,6 +7,7 @@ mod check;
 mod client;
 mod events;
 mod explain;
+mod log;
 mod pass;
 mod run;
 mod stats;
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
 use crate::model::XdpMode;
@@ -182,6 +183,12 @@ impl From<Xdp> for XdpMode {
     }
 }
 
+/// The command line itself, for those who describe it: manual pages and completions.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Does what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -199,7 +206,7 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "failover: {error:#}");
+            log::complain(&format!("failover: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::io::{self, IsTerminal, Write};
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use aya_log::EbpfLogger;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -15,9 +16,8 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
-use tracing_subscriber::EnvFilter;
 
-use super::Run;
+use super::{Run, log};
 use crate::answering::Answering;
 use crate::config::{self, Overrides};
 use crate::control::{Socket, Sources};
@@ -43,7 +43,8 @@ const GRACE: Duration = Duration::from_secs(2);
 const WEBHOOK_GRACE: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &Run) -> Result<ExitCode> {
-    init_log()?;
+    log::init()?;
+    expect_configuration(&args.config)?;
     let overrides = Overrides {
         interfaces: args.interfaces.clone(),
         xdp: args.xdp.map(Into::into),
@@ -51,7 +52,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     let mut loaded = match config::load_with(&args.config, &overrides) {
         Ok(loaded) => loaded,
         Err(errors) => {
-            writeln!(io::stderr(), "{errors}")?;
+            log::complain(&errors.to_string());
             return Ok(ExitCode::FAILURE);
         }
     };
@@ -102,6 +103,18 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     runtime.shutdown_timeout(GRACE);
     done?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever starts a daemon that has just been installed learns what is left to do.
+fn expect_configuration(file: &Path) -> Result<()> {
+    if file.try_exists().is_ok_and(|exists| !exists) {
+        bail!(
+            "there is no configuration at {}: write one, as failover.toml(5) says, or name another \
+             with -c",
+            file.display()
+        );
+    }
+    Ok(())
 }
 
 /// What tells of events.
@@ -224,26 +237,4 @@ fn follow_program_log(plane: &mut DataPlane) {
             guard.clear_ready();
         }
     });
-}
-
-/// Logs to standard error, as `FAILOVER_LOG` or else `RUST_LOG` says; `info` by default.
-fn init_log() -> Result<()> {
-    let filter = ["FAILOVER_LOG", "RUST_LOG"].into_iter().find_map(|name| {
-        Some((
-            name,
-            std::env::var(name).ok().filter(|value| !value.is_empty())?,
-        ))
-    });
-    let filter = match filter {
-        Some((name, filter)) => {
-            EnvFilter::try_new(&filter).with_context(|| format!("{name}={filter}"))?
-        }
-        None => EnvFilter::new("info"),
-    };
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .try_init()
-        .map_err(|error| anyhow!(error))
 }

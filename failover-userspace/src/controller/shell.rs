@@ -32,6 +32,10 @@ const MOST_TOLD: usize = 1000;
 /// Between two heartbeats, at most.
 const BEAT: Duration = Duration::from_secs(1);
 
+/// How long a start may still take, said with every beat before the first publication: that waits
+/// for a round of probes, and so for whatever timeouts are configured.
+const START: Duration = Duration::from_secs(60);
+
 /// What the controller needs of a data plane.
 pub trait Publish {
     /// As [`crate::dataplane::DataPlane::publish_all`].
@@ -213,6 +217,7 @@ impl<P: Publish> Controller<P> {
     }
 
     async fn work(&mut self, inputs: &mut Inputs, stop: impl Future<Output = ()>) -> Result<Ended> {
+        notify(&[NotifyState::Status("waiting for the first round of probes")]);
         let mut stop = pin!(stop);
         loop {
             let wake_at = self
@@ -247,6 +252,10 @@ impl<P: Publish> Controller<P> {
             if now >= self.next_beat {
                 self.beat();
                 notify(&[NotifyState::Watchdog]);
+                if !self.ready {
+                    let microseconds = u32::try_from(START.as_micros()).unwrap_or(u32::MAX);
+                    notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
+                }
                 self.next_beat = now + self.beat;
             }
         }
@@ -334,7 +343,7 @@ impl<P: Publish> Controller<P> {
         }
         if self.core.is_live() && !self.ready {
             self.ready = true;
-            notify(&[NotifyState::Ready]);
+            notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
             let generation = self.plane.generation();
             self.tell(&Event::Ready { generation }, now);
         }

@@ -16,6 +16,7 @@ mod maps;
 mod metrics;
 mod reference;
 mod restart;
+mod service_manager;
 mod site;
 mod slow_path;
 mod transcripts;

@@ -31,6 +31,10 @@ pub(crate) enum Need {
     Ci,
     /// A second kernel, emulated.
     Kernel,
+    /// Making the package.
+    Package,
+    /// Trying it out.
+    PackageTest,
 }
 
 /// What was done so far.

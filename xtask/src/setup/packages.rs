@@ -128,6 +128,43 @@ const PROGRAMS: &[Program] = &[
             "checks metrics and alert rules in tests",
         )
     },
+    program("dpkg-deb", "dpkg", Need::Package, "makes the package"),
+    program(
+        "dpkg-shlibdeps",
+        "dpkg-dev",
+        Need::Package,
+        "finds what the package depends on",
+    ),
+    program(
+        "strip",
+        "binutils",
+        Need::Package,
+        "takes symbols out of it",
+    ),
+    program(
+        "git",
+        "git",
+        Need::Package,
+        "knows when the last commit was made",
+    ),
+    program(
+        "mmdebstrap",
+        "mmdebstrap",
+        Need::PackageTest,
+        "makes a minimal Debian to install the package in",
+    ),
+    program(
+        "systemd-nspawn",
+        "systemd-container",
+        Need::PackageTest,
+        "boots it",
+    ),
+    program(
+        "mandoc",
+        "mandoc",
+        Need::PackageTest,
+        "looks for mistakes in manual pages",
+    ),
 ];
 
 /// Installs the packages of programs that are missing.
@@ -169,7 +206,7 @@ pub(super) fn ensure_programs(progress: &mut Progress, needs: &[Need]) -> Result
     let why = why.collect::<Vec<_>>().join("; ");
     let _quiet = missing
         .iter()
-        .any(|p| matches!(p.need, Need::Peers | Need::Bench))
+        .any(|p| matches!(p.need, Need::Peers | Need::Bench | Need::PackageTest))
         .then(NoServices::declare);
     install(progress, &packages, &why)
 }

@@ -112,6 +112,7 @@ impl Event {
             }
             Self::Detached { name } => info!(interface = name, "program detached"),
             Self::Started => info!(
+                version = env!("CARGO_PKG_VERSION"),
                 services = model.services.len(),
                 servers = model.servers.len(),
                 wans = model.wans.len(),
