@@ -2,7 +2,8 @@
 //! uses.
 //!
 //! A [`Table`] is what one part measured. It is printed as a table to read, which is also
-//! Markdown, and written as JSON with the figures unrounded.
+//! Markdown, and written as JSON with the figures unrounded, beside which stands what
+//! [`charts`](crate::charts) draws of them.
 
 use std::fmt;
 use std::fs;
@@ -10,10 +11,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::charts::Chart;
+
 /// Median, middle half, and extremes of some figures.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Quartiles {
     /// The smallest.
     pub min: f64,
@@ -125,9 +129,12 @@ impl Cell {
 pub struct Table {
     title: String,
     columns: Vec<&'static str>,
+    /// How many of them are printed: the first ones.
+    printed: usize,
     rows: Vec<Vec<Cell>>,
     notes: Vec<String>,
     left_out: Vec<String>,
+    charts: Vec<Chart>,
 }
 
 impl Table {
@@ -137,10 +144,19 @@ impl Table {
         Self {
             title: title.into(),
             columns: columns.to_vec(),
+            printed: columns.len(),
             rows: Vec::new(),
             notes: Vec::new(),
             left_out: Vec::new(),
+            charts: Vec::new(),
         }
+    }
+
+    /// The same with more columns, which are only in the JSON.
+    #[must_use]
+    pub fn with_unprinted(mut self, columns: &[&'static str]) -> Self {
+        self.columns.extend_from_slice(columns);
+        self
     }
 
     /// What it is about.
@@ -173,6 +189,22 @@ impl Table {
         }
     }
 
+    /// Adds a chart.
+    ///
+    /// # Panics
+    ///
+    /// When it is of columns that there are not.
+    pub fn chart(&mut self, chart: Chart) {
+        for column in chart.columns() {
+            assert!(
+                self.columns.contains(&column),
+                "{}: no column {column:?}",
+                self.title
+            );
+        }
+        self.charts.push(chart);
+    }
+
     /// The table with its figures unrounded.
     #[must_use]
     pub fn json(&self) -> Value {
@@ -186,6 +218,7 @@ impl Table {
             "rows": self.rows.iter().map(row).collect::<Vec<_>>(),
             "notes": self.notes,
             "left_out": self.left_out,
+            "charts": self.charts,
         })
     }
 }
@@ -197,7 +230,7 @@ impl fmt::Display for Table {
             let head = std::iter::once(self.columns[column]);
             cells.chain(head).map(|text| text.chars().count()).max()
         };
-        let widths: Vec<_> = (0..self.columns.len()).filter_map(width).collect();
+        let widths: Vec<_> = (0..self.printed).filter_map(width).collect();
         let mut line = |cells: &mut dyn Iterator<Item = &str>| {
             for (at, (text, width)) in cells.zip(&widths).enumerate() {
                 // The first column says what is measured, the others how much.
@@ -212,7 +245,7 @@ impl fmt::Display for Table {
         if !self.rows.is_empty() {
             line(&mut self.columns.iter().copied())?;
             let mut rule = vec!["---"];
-            rule.resize(self.columns.len(), "--:");
+            rule.resize(self.printed, "--:");
             line(&mut rule.into_iter())?;
             for row in &self.rows {
                 line(&mut row.iter().map(|cell| cell.shown.as_str()))?;
@@ -245,13 +278,13 @@ pub fn write_json(path: &Path, machine: &Machine, tables: &[Table]) -> Result<()
 }
 
 /// What the figures were measured on.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Machine {
     /// The model of its processor.
     pub cpu: String,
     /// How many of them the system has.
     pub cpus: usize,
-    /// The kernel's release.
+    /// The kernel's version, without what its distribution calls it.
     pub kernel: String,
 }
 
@@ -272,9 +305,17 @@ impl Machine {
                 .lines()
                 .filter(|line| line.starts_with("processor"))
                 .count(),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: version(&read("/proc/sys/kernel/osrelease")).to_owned(),
         }
     }
+}
+
+/// The numbers of a kernel's release, such as 6.18.44.
+fn version(release: &str) -> &str {
+    release
+        .trim()
+        .split_once('-')
+        .map_or(release.trim(), |(version, _)| version)
 }
 
 impl fmt::Display for Machine {
@@ -359,9 +400,9 @@ mod tests {
 
     #[test]
     fn columns_are_aligned() {
-        let mut table = Table::new("Title", &["what", "ms"]);
-        table.row([Cell::text("short"), Cell::figure(1.25, 1)]);
-        table.row([Cell::text("much longer"), Cell::none()]);
+        let mut table = Table::new("Title", &["what", "ms"]).with_unprinted(&["more"]);
+        table.row([Cell::text("short"), Cell::figure(1.25, 1), Cell::count(7)]);
+        table.row([Cell::text("much longer"), Cell::none(), Cell::count(8)]);
         table.leave_out("the rest: no time");
         let text = table.to_string();
         let want = "| what        |  ms |\n\
@@ -370,7 +411,9 @@ mod tests {
                     | much longer |   – |\n\n\
                     left out: the rest: no time\n";
         assert_eq!(text, want);
-        assert_eq!(table.json()["rows"][0]["ms"], 1.25);
+        let json = table.json();
+        assert_eq!(json["rows"][0]["ms"], 1.25);
+        assert_eq!(json["rows"][1]["more"], 8);
     }
 
     #[test]

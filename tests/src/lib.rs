@@ -9,6 +9,7 @@
 //! - [`peers`]: other name servers to compare with;
 //! - [`package`]: what the test of the package gets from `cargo xtask dist`;
 //! - [`figures`]: tables of what the benchmark measured;
+//! - [`charts`]: the same as pictures;
 //! - [`command`]: programs run with errors that say what went wrong.
 //!
 //! A privileged test starts with [`privileged`]; `cargo xtask test` is what enables it:
@@ -25,6 +26,7 @@
 use std::path::PathBuf;
 
 pub mod cases;
+pub mod charts;
 pub mod command;
 pub mod dig;
 pub mod dns;

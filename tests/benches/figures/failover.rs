@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use failover_tests::charts::{Bar, Chart, Scale};
 use failover_tests::dns::Client;
 use failover_tests::figures::{Cell, Quartiles, Table};
 use failover_tests::lab::topology::{NS1, NS2};
@@ -101,6 +102,20 @@ const FAULTS: [Fault; 3] = [
 ];
 
 impl Settings {
+    fn in_words(&self) -> String {
+        let Self {
+            name,
+            interval,
+            timeout,
+            fastinter,
+            fall,
+            ..
+        } = self;
+        format!(
+            "{name}: interval {interval:?}, timeout {timeout:?}, fastinter {fastinter:?}, fall {fall}"
+        )
+    }
+
     /// The longest that detection takes by these settings: the fault comes right after a probe.
     fn worst(&self, kind: Kind) -> Option<Duration> {
         let more = self.fall - 1;
@@ -131,6 +146,7 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
             "back: worst",
         ],
     );
+    table.chart(chart(repetitions));
     for settings in &SETTINGS {
         for (fault, times) in FAULTS.iter().zip(measure(context, settings, repetitions)?) {
             let (gone, back) = (quartiles(&times.gone), quartiles(&times.back));
@@ -167,6 +183,26 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
          servers, at intervals too long for this run",
     );
     Ok(vec![table])
+}
+
+/// What the faults take; publication alone has a chart of its own.
+fn chart(repetitions: u32) -> Chart {
+    let [default, fast] = SETTINGS.each_ref().map(Settings::in_words);
+    Chart {
+        name: "failover".to_owned(),
+        title: "Failover".to_owned(),
+        subtitle: format!(
+            "From the fault to the new answer on the wire, {repetitions} times each; less is \
+             better. {default}. {fast}."
+        ),
+        section: Some("{settings} settings".into()),
+        label: "{fault}".into(),
+        bars: vec![Bar::new("median", "median"), Bar::new("worst", "worst")],
+        unit: "ms".to_owned(),
+        scale: Scale::Linear,
+        rows: None,
+        emphasis: None,
+    }
 }
 
 /// How long a fault took to be answered, and its end.

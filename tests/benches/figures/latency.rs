@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use failover_tests::charts::{Bar, Chart, Scale};
 use failover_tests::command;
 use failover_tests::dns::{Client, Rtype};
 use failover_tests::figures::{Cell, Table, percentile};
@@ -34,6 +35,24 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
             "server", "load q/s", "queries", "lost", "p50", "p90", "p99", "max",
         ],
     );
+    table.chart(Chart {
+        name: "latency".to_owned(),
+        title: "Latency of a single query".to_owned(),
+        subtitle: format!(
+            "From query to reply over veth, one query after the other, for {seconds} s; less is \
+             better. On a shared machine the scheduler's delays are in the 99th percentile."
+        ),
+        section: Some("load: {load q/s} queries per second".into()),
+        label: "{server}".into(),
+        bars: vec![
+            Bar::new("p50", "median"),
+            Bar::new("p99", "99th percentile"),
+        ],
+        unit: "µs".to_owned(),
+        scale: Scale::Logarithmic,
+        rows: None,
+        emphasis: Some("failover".to_owned()),
+    });
     let lab = context.lab(&[])?;
     prepare(&lab)?;
     write_queries(&lab, "")?;

@@ -2,8 +2,9 @@
 //!
 //! Each part is a module that measures and returns tables; every figure stands beside what it is
 //! to be compared with, from the same run. [`failover_tests::figures`] prints the tables and
-//! writes them as JSON. What needs a network has a lab of network namespaces, which is taken down
-//! at the end of its part, after an error, and on Ctrl-C.
+//! writes them as JSON, [`failover_tests::charts`] draws what that has. What needs a network has a
+//! lab of network namespaces, which is taken down at the end of its part, after an error, and on
+//! Ctrl-C.
 
 mod end_to_end;
 mod failover;
@@ -18,6 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::{Parser, ValueEnum};
+use failover_tests::charts;
 use failover_tests::figures::{self, Machine, Table};
 use failover_tests::lab::{Lab, Options, Output, Purpose, Server};
 
@@ -33,9 +35,9 @@ struct Args {
     /// Of the cost per packet, only the cases whose name contains this
     #[arg(long, value_name = "TEXT")]
     case: Option<String>,
-    /// The directory of the figures as JSON
+    /// The directory of the figures as JSON, and of the charts
     #[arg(long, value_name = "DIR")]
-    json: PathBuf,
+    output: PathBuf,
     #[command(flatten)]
     probes: probes::Task,
     /// Given by cargo
@@ -141,7 +143,7 @@ fn run(args: Args) -> Result<()> {
     for part in parts {
         let name = part.name();
         // One part that fails leaves the others as they are.
-        if let Err(error) = run_part(*part, &context, &machine, &args.json) {
+        if let Err(error) = run_part(*part, &context, &machine, &args.output) {
             context.progress("");
             eprintln!("error: {name}: {error:#}");
             failed.push(name);
@@ -157,15 +159,18 @@ fn run_part(
     part: Part,
     context: &Context,
     machine: &Machine,
-    json: &std::path::Path,
+    output: &std::path::Path,
 ) -> Result<()> {
     let tables = part.run(context)?;
     context.progress("");
     for table in &tables {
         println!("\n## {}\n\n{table}", table.title());
     }
-    let path = json.join(part.name()).with_extension("json");
+    let path = output.join(part.name()).with_extension("json");
     figures::write_json(&path, machine, &tables).context("write the figures")?;
     println!("As JSON: {}", path.display());
+    for chart in charts::draw_file(&path, output).context("draw the charts")? {
+        println!("As chart: {}", chart.display());
+    }
     Ok(())
 }

@@ -155,7 +155,12 @@ fn probe(lab: &Handle, kind: Targets, targets: u32, interval: u64, seconds: u64)
     let open = netns.enter(|| Port::open(kind))?;
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .args(["--json", "/nonexistent", "--targets", &targets.to_string()])
+        .args([
+            "--output",
+            "/nonexistent",
+            "--targets",
+            &targets.to_string(),
+        ])
         .args(["--port", &open.number.to_string()])
         .args(["--interval", &interval.to_string()])
         .args(["--seconds", &seconds.to_string()])

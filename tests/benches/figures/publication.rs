@@ -23,6 +23,7 @@ use failover::health::{AdminState, Carrier};
 use failover::model::{Model, ProbeId, ServerId, XdpMode};
 use failover::probe::{LinkEvent, Report};
 use failover::state::Kept;
+use failover_tests::charts::{Bar, Chart, Scale};
 use failover_tests::dns::{Client, Rtype};
 use failover_tests::figures::{self, Cell, Quartiles, Table};
 use failover_tests::lab::topology::NS1;
@@ -225,6 +226,21 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
             "CPU µs per service",
         ],
     );
+    publications.chart(Chart {
+        name: "publication".to_owned(),
+        title: "Publication against names loaded".to_owned(),
+        subtitle: format!(
+            "From a verdict to the first run of the XDP program that gives the new answer, \
+             {repetitions} times each; less is better. services: those whose answers change."
+        ),
+        section: Some("what changes: {what changes}".into()),
+        label: "names: {names loaded}, services: {services}".into(),
+        bars: vec![Bar::new("µs", "median"), Bar::new("worst µs", "worst")],
+        unit: "µs".to_owned(),
+        scale: Scale::Logarithmic,
+        rows: None,
+        emphasis: None,
+    });
     let mut starts = Table::new(
         "Start: the daemon from its start to its first answer, and what it takes then",
         &[

@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use failover_tests::charts::{Bar, Chart, Scale};
 use failover_tests::figures::{Cell, Quartiles, Table};
 use failover_tests::lab::{Host, Lab};
 use failover_tests::peers;
@@ -69,6 +70,22 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
             "receiver busy %",
         ],
     );
+    table.chart(Chart {
+        name: "end-to-end".to_owned(),
+        title: "Replies per second, end to end".to_owned(),
+        subtitle: format!(
+            "100 names, A with EDNS, over one veth pair, median of {rounds} rounds; more is \
+             better. bare: an XDP program that only swaps addresses, the limit. Compare servers \
+             that are asked by the same generator."
+        ),
+        section: Some("asked by {generator}".into()),
+        label: "{server}".into(),
+        bars: vec![Bar::new("replies/s", "replies")],
+        unit: "replies per second".to_owned(),
+        scale: Scale::Linear,
+        rows: None,
+        emphasis: Some("failover".to_owned()),
+    });
     let mut is_installed = |program: Option<&str>| {
         let why = program.and_then(peers::missing);
         let installed = why.is_none();

@@ -14,7 +14,7 @@ const HTTPS: u16 = 65;
 const MAX_QUERIES: usize = failover_common::bench::MAX_TEMPLATES;
 
 /// Queries where caches are to be of little help.
-const MANY: usize = 200_000;
+pub(super) const MANY: usize = 200_000;
 
 /// One line of the table.
 pub(crate) struct Case {

@@ -1,9 +1,10 @@
 //! Figures of all rounds, and the table of them.
 
+use failover_tests::charts::{Bar, Chart, Scale};
 use failover_tests::figures::{Cell, Quartiles, Table};
 
 use super::Effort;
-use super::cases::Case;
+use super::cases::{Case, MANY};
 use super::programs::{Program, ProgramInfo};
 
 /// A case's figures, round by round.
@@ -62,6 +63,47 @@ fn net(round: &[Option<f64>; Program::ALL.len()], program: Program) -> Option<f6
     Some(round[program as usize]? - round[Program::Empty as usize]?)
 }
 
+/// The cost over the empty program, of the main cases with the fewest and with the most names.
+fn chart(effort: Effort, measured: &[Measured]) -> Chart {
+    let many = format!("A, EDNS, {MANY} of them");
+    let main = [
+        "A, EDNS",
+        &many,
+        "AAAA, EDNS",
+        "A, cookie",
+        "NODATA",
+        "NXDOMAIN",
+    ];
+    let is_shown =
+        |m: &Measured| main.contains(&m.case.as_str()) && [1, effort.most_names].contains(&m.names);
+    let rows = measured.iter().enumerate().filter(|(_, m)| is_shown(m));
+    let Effort {
+        rounds, packets, ..
+    } = effort;
+    Chart {
+        name: "packet-cost".to_owned(),
+        title: "Cost per packet".to_owned(),
+        subtitle: format!(
+            "CPU time that a program takes more than the empty one, median of {rounds} rounds of \
+             {packets} packets; less is better. bare: addresses and ports swapped; grow: and 64 \
+             octets longer; textbook: an ordinary XDP DNS server, one A record; failover: 2 A, \
+             2 NS, 2 glue records. –: the program cannot do this."
+        ),
+        section: Some("names loaded: {names}".into()),
+        label: "{case}".into(),
+        bars: vec![
+            Bar::new("bare over empty", "bare"),
+            Bar::new("grow over empty", "grow"),
+            Bar::new("textbook over empty", "textbook"),
+            Bar::new("over empty", "failover"),
+        ],
+        unit: "ns".to_owned(),
+        scale: Scale::Linear,
+        rows: Some(rows.map(|(row, _)| row).collect()),
+        emphasis: Some("failover".to_owned()),
+    }
+}
+
 /// All of it as a table.
 pub(crate) fn table(effort: Effort, program: ProgramInfo, measured: &[Measured]) -> Table {
     let Effort {
@@ -82,7 +124,8 @@ pub(crate) fn table(effort: Effort, program: ProgramInfo, measured: &[Measured])
             "by grow",
             "by textbook",
         ],
-    );
+    )
+    .with_unprinted(&["bare over empty", "grow over empty", "textbook over empty"]);
     for m in measured {
         let ns = |program| Cell::median(m.ns(program), 0);
         table.row([
@@ -97,8 +140,12 @@ pub(crate) fn table(effort: Effort, program: ProgramInfo, measured: &[Measured])
             Cell::spread(m.ratio(Program::Bare), 2),
             Cell::spread(m.ratio(Program::Grow), 2),
             Cell::spread(m.ratio(Program::Textbook), 2),
+            Cell::median(m.net(Program::Bare), 1),
+            Cell::median(m.net(Program::Grow), 1),
+            Cell::median(m.net(Program::Textbook), 1),
         ]);
     }
+    table.chart(chart(effort, measured));
     table.note(
         "by x: (failover − empty) / (x − empty) of the same round. ±: half the spread of the \
          middle half.",
