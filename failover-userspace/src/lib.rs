@@ -21,6 +21,7 @@ pub mod config;
 pub mod control;
 pub mod controller;
 pub mod dataplane;
+pub mod forward;
 pub mod health;
 pub mod journal;
 pub mod listen;

@@ -88,6 +88,8 @@ impl std::fmt::Display for Generation {
 pub struct Model {
     /// The `[server]` section.
     pub settings: Settings,
+    /// How connections to WAN addresses are forwarded; `None`: they are not.
+    pub port_forward: Option<PortForward>,
     /// Zones this daemon is authoritative for.
     pub zones: Vec<Zone>,
     /// Uplinks of this site.
@@ -129,6 +131,14 @@ pub struct Settings {
     pub max_stale: Option<Duration>,
     /// Where Prometheus finds `/metrics`; `None`: nowhere.
     pub metrics: Option<SocketAddr>,
+}
+
+/// The `[port_forward]` section, enabled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortForward {
+    /// Forwarded connections come from this host, for servers whose way back to clients does not
+    /// lead through it.
+    pub snat: bool,
 }
 
 /// Key of the hash in server cookies (RFC 9018 section 4); servers that share it accept each

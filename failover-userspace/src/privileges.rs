@@ -9,12 +9,16 @@
 //! - `CAP_NET_RAW`: ICMP probes, and probes bound to an interface,
 //! - `CAP_NET_BIND_SERVICE`: port 53, opened with the first publication.
 //!
+//! Programs of checks get none of them; `nft`, which a thread of its own starts, gets
+//! `CAP_NET_ADMIN` alone.
+//!
 //! Not kept is, among others, `CAP_DAC_OVERRIDE`: even root reads the configuration and
 //! writes its state and socket by the permissions of files alone.
 
 use rustix::io;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, capabilities, configure_capability_in_ambient_set,
+    set_capabilities, set_no_new_privs,
 };
 
 /// Before the program is loaded.
@@ -45,6 +49,30 @@ pub fn keep_nothing() -> io::Result<()> {
     keep(CapabilitySet::empty())
 }
 
+/// Keeps the right to change the network, on this thread, and gives it to the programs that it
+/// starts: though they be root, they have nothing else, and though they be not, they have this.
+///
+/// # Errors
+///
+/// What the kernel says.
+pub fn keep_to_configure_network() -> io::Result<()> {
+    set_no_new_privs(true)?;
+    keep(CapabilitySet::NET_ADMIN)?;
+    let permitted = capabilities(None)?.permitted;
+    set_capabilities(
+        None,
+        CapabilitySets {
+            effective: permitted,
+            permitted,
+            inheritable: permitted,
+        },
+    )?;
+    // Where that is forbidden, or there is nothing to give: root's programs do not need it, and
+    // others say what they lack.
+    let _ = configure_capability_in_ambient_set(CapabilitySet::NET_ADMIN, true);
+    Ok(())
+}
+
 /// Keeps what running needs. Threads started earlier keep what they had.
 ///
 /// # Errors
@@ -69,6 +97,25 @@ fn keep(wanted: CapabilitySet) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_may_configure_the_network_and_no_more() {
+        std::thread::spawn(|| {
+            let before = capabilities(None).unwrap().permitted;
+            keep_to_configure_network().unwrap();
+            let wanted = (before & CapabilitySet::NET_ADMIN).bits();
+            let mut cat = std::process::Command::new("cat");
+            let status = cat.arg("/proc/self/status").output().unwrap();
+            let status = String::from_utf8(status.stdout).unwrap();
+            for set in ["CapPrm", "CapEff"] {
+                let line = format!("{set}:\t{wanted:016x}\n");
+                assert!(status.contains(&line), "no {line:?} in {status}");
+            }
+            assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
+        })
+        .join()
+        .unwrap();
+    }
 
     #[test]
     fn what_is_kept_shrinks() {

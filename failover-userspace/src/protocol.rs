@@ -44,7 +44,8 @@ pub enum Request {
         /// or a [`Reply::Error`] says that there will be no more.
         follow: bool,
     },
-    /// Take the program off all interfaces and end.
+    /// Take the program off all interfaces and the rules of port forwarding out of the kernel, and
+    /// end.
     Detach {},
 }
 
@@ -62,10 +63,29 @@ pub enum Reply {
     Event(Box<Entry>),
     /// To [`Request::Events`]: all that there was has been sent.
     UpToDate {},
-    /// To [`Request::Detach`]: the interfaces it was taken off.
-    Detached(Vec<String>),
+    /// To [`Request::Detach`].
+    Detached(Detached),
     /// Refused, and why.
     Error(String),
+}
+
+/// What has been taken away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Detached {
+    /// The interfaces that the program was taken off.
+    pub interfaces: Vec<String>,
+    /// The rules of port forwarding, or why they are still there.
+    pub rules: Result<Removed, String>,
+}
+
+/// Of the rules of port forwarding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Removed {
+    /// The table `inet failover`, which is gone now.
+    Table,
+    /// Nothing: there was none.
+    Nothing,
 }
 
 /// `failover status`.
@@ -83,6 +103,22 @@ pub struct Status {
     pub wans: Vec<WanStatus>,
     /// Packets.
     pub counters: PacketCounters,
+    /// Connections to the WAN addresses.
+    #[serde(default)]
+    pub port_forward: PortForwardStatus,
+}
+
+/// How port forwarding does.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortForwardStatus {
+    /// Whether the configuration asks for it.
+    pub enabled: bool,
+    /// Whether the kernel has the rules that the answers call for.
+    pub applied: bool,
+    /// What is wrong; `None`: nothing.
+    pub error: Option<String>,
+    /// How many addresses, each with a port, the kernel's rules forward.
+    pub rules: usize,
 }
 
 /// One interface.
@@ -246,10 +282,25 @@ pub struct Explain {
     pub wans: Vec<ExplainWan>,
     /// The part of each of `service.servers` in the answer.
     pub standings: Vec<ServerStanding>,
+    /// Where connections to its IPv4 WAN addresses are forwarded; `None`: nowhere.
+    #[serde(default)]
+    pub forward_v4: Option<ExplainForward>,
+    /// The same for IPv6.
+    #[serde(default)]
+    pub forward_v6: Option<ExplainForward>,
     /// Whether the published answer is the one decided.
     pub published: bool,
     /// Where XDP answers.
     pub interfaces: Vec<InterfaceStatus>,
+}
+
+/// Where connections are forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExplainForward {
+    /// The tier of the servers.
+    pub tier: Tier,
+    /// Their names.
+    pub servers: Vec<String>,
 }
 
 /// One WAN address of the service.

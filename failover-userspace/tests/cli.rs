@@ -148,8 +148,11 @@ fn without_a_daemon() {
             let want = format!("failover: no daemon answers at {socket}: ");
             assert!(run.err.starts_with(&want), "{}", run.err);
         }
-        let run = failover(&[&["detach"][..], &place].concat());
-        assert_eq!(run.code, 0, "{}", run.err);
+        // Root's would remove rules that a daemon on this host has left.
+        if !rustix::process::geteuid().is_root() {
+            let run = failover(&[&["detach"][..], &place].concat());
+            assert_eq!(run.code, 0, "{}", run.err);
+        }
     }
     let run = failover(&["status", "-c", "/nonexistent.toml"]);
     assert_eq!(run.code, 1);

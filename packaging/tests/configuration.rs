@@ -9,7 +9,7 @@ use failover_packaging::manual::CONFIGURATION;
 
 /// The functions of the daemon that read a table, by their types; and the section of the page that
 /// has its keys. Others are no tables.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("Spec", ""),
     ("ServerSpec", "[server]"),
     ("ZoneSpec", "[[zone]]"),
@@ -19,6 +19,7 @@ const SECTIONS: [(&str, &str); 9] = [
     ("BackendSpec", "[[service.server]]"),
     ("CheckSpec", "check"),
     ("WebhookSpec", "[[notify]]"),
+    ("PortForwardSpec", "[port_forward]"),
 ];
 
 /// `CheckSpec` reads these in a function of their own.

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use failover_tests::lab::{Daemon, Host, Lab, Options, Output, Purpose};
+use failover_tests::lab::{Config, Daemon, Host, Lab, Options, Output, Purpose};
 
 use crate::{Xdp, cargo, privilege, setup};
 
@@ -35,6 +35,10 @@ pub(crate) fn in_the_lab(xdp: Option<Xdp>, built: bool) -> Result<()> {
     privilege::ensure_root(&args)?;
 
     let lab = Lab::start(Purpose::Run, serve_program()?, &[])?;
+    lab.configure(&Config {
+        extra: "\n[port_forward]\nenabled = true\n".to_owned(),
+        ..Config::default()
+    })?;
     let options = Options {
         binary,
         xdp: xdp.map(|xdp| xdp.name().to_owned()),
@@ -76,6 +80,7 @@ The lab is up. In another terminal, as root, in this directory:
 
   cargo xtask lab dig www.example.com          ask from the client (@198.51.100.130 by default)
   cargo xtask lab dig @2001:db8:2::66 dual.example.com AAAA
+  cargo xtask lab exec client curl -s http://198.51.100.134     connect: port forwarding leads to web-a
   cargo xtask lab kill web-a                   the answer stays: web-b takes over behind it
   cargo xtask lab kill web-b                   … now 192.0.2.200 is answered
   cargo xtask lab revive web-a

@@ -11,7 +11,8 @@ use anyhow::{Context, Result, anyhow, bail};
 
 use super::{DEFAULT_CONFIG, Daemon, print};
 use crate::config::DEFAULT_CONTROL_SOCKET;
-use crate::protocol::{Reply, Request};
+use crate::forward;
+use crate::protocol::{Removed, Reply, Request};
 
 /// How long the daemon may take for a reply.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,21 +32,41 @@ impl Daemon {
         if let Some(socket) = &self.socket {
             return Ok(socket.clone());
         }
-        let file = self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
-        let text = match fs::read_to_string(file) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.config.is_none() => {
-                return Ok(DEFAULT_CONTROL_SOCKET.into());
-            }
-            text => text.with_context(|| format!("cannot read {}", file.display()))?,
-        };
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| anyhow!("{}: {}", file.display(), error.message()))
+        let table = self
+            .table()
             .context("where is the daemon's socket? say --socket PATH")?;
         let server = table.get("server");
         let socket = server.and_then(|server| server.get("control_socket")?.as_str());
         let socket = socket.unwrap_or(DEFAULT_CONTROL_SOCKET);
-        Ok(file.parent().unwrap_or(Path::new("")).join(socket))
+        Ok(self.file().parent().unwrap_or(Path::new("")).join(socket))
+    }
+
+    /// Whether its configuration asks for port forwarding, as far as it is known.
+    fn forwards(&self) -> Result<bool> {
+        if self.socket.is_some() {
+            return Ok(false);
+        }
+        let table = self.table()?;
+        let section = table.get("port_forward");
+        let enabled = section.and_then(|section| section.get("enabled")?.as_bool());
+        Ok(enabled.unwrap_or(false))
+    }
+
+    fn file(&self) -> &Path {
+        self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))
+    }
+
+    /// The configuration as TOML; empty when there is none and none was named.
+    fn table(&self) -> Result<toml::Table> {
+        let file = self.file();
+        let text = match fs::read_to_string(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.config.is_none() => {
+                String::new()
+            }
+            text => text.with_context(|| format!("cannot read {}", file.display()))?,
+        };
+        text.parse()
+            .map_err(|error: toml::de::Error| anyhow!("{}: {}", file.display(), error.message()))
     }
 
     /// Connects to the daemon.
@@ -133,19 +154,43 @@ pub(super) fn detach(daemon: &Daemon) -> Result<ExitCode> {
     let mut client = match daemon.try_connect()? {
         Ok(client) => client,
         Err(error) if matches!(error.source.kind(), ConnectionRefused | NotFound) => {
-            print("no daemon is running, and nothing is attached without one\n")?;
+            let removed = remove_left(daemon)?;
+            let removed = removed.map_or_else(String::new, |what| format!("; {what}"));
+            print(&format!(
+                "no daemon is running, and nothing is attached without one{removed}\n"
+            ))?;
             return Ok(ExitCode::SUCCESS);
         }
         Err(error) => return Err(error.into()),
     };
-    let Reply::Detached(interfaces) = client.ask(&Request::Detach {})? else {
+    let Reply::Detached(detached) = client.ask(&Request::Detach {})? else {
         return Err(unexpected());
     };
-    let what = if interfaces.is_empty() {
+    let mut done = if detached.interfaces.is_empty() {
         "nothing was attached".to_owned()
     } else {
-        format!("detached from {}", interfaces.join(", "))
+        format!("detached from {}", detached.interfaces.join(", "))
     };
-    print(&format!("{what}; the daemon is ending\n"))?;
-    Ok(ExitCode::SUCCESS)
+    if detached.rules == Ok(Removed::Table) {
+        done += &format!(", {TABLE_REMOVED}");
+    }
+    print(&format!("{done}; the daemon is ending\n"))?;
+    match detached.rules {
+        Ok(_) => Ok(ExitCode::SUCCESS),
+        Err(why) => bail!("the rules of port forwarding are still there: {why}"),
+    }
+}
+
+const TABLE_REMOVED: &str = "table inet failover removed";
+
+/// Rules outlive the daemon. What has been removed, if anything.
+fn remove_left(daemon: &Daemon) -> Result<Option<&'static str>> {
+    match forward::remove_left() {
+        Ok(Removed::Table) => Ok(Some(TABLE_REMOVED)),
+        Ok(Removed::Nothing) => Ok(None),
+        // Who may not look need not, unless there is something to expect.
+        Err(error) if error.is_for_want_of_rights() && !daemon.forwards()? => Ok(None),
+        Err(error) => Err(error)
+            .context("no daemon is running, but one may have left the table inet failover"),
+    }
 }

@@ -87,7 +87,7 @@ fn shown(explain: &Explain, now: Timestamp) -> Result<String, std::fmt::Error> {
         text += &table("  ", &rows);
     }
 
-    let rows = [
+    let mut rows = vec![
         vec!["decision".to_owned(), service.reason.clone()],
         vec!["A".to_owned(), answer(service, std::net::IpAddr::is_ipv4)],
         vec![
@@ -97,6 +97,7 @@ fn shown(explain: &Explain, now: Timestamp) -> Result<String, std::fmt::Error> {
         vec!["published".to_owned(), published(explain, now)],
         vec!["answered by".to_owned(), answered_by(explain)],
     ];
+    rows.extend(forwarded(explain).map(|to| vec!["forwarded".to_owned(), to]));
     text += "\n";
     text += &table("", &rows);
     Ok(text)
@@ -151,6 +152,18 @@ fn answered_by(explain: &Explain) -> String {
     } else {
         format!("XDP on {}", attached.join(", "))
     }
+}
+
+/// Where connections to the WAN addresses go.
+fn forwarded(explain: &Explain) -> Option<String> {
+    let families = [("IPv4", &explain.forward_v4), ("IPv6", &explain.forward_v6)];
+    let forwarded = families.into_iter().filter_map(|(family, to)| {
+        let to = to.as_ref()?;
+        let (tier, servers) = (to.tier, to.servers.join(", "));
+        Some(format!("{family} connections to {servers} ({tier})"))
+    });
+    let forwarded: Vec<String> = forwarded.collect();
+    (!forwarded.is_empty()).then(|| forwarded.join("; "))
 }
 
 fn state(effective: Effective, verdict: Verdict, admin: AdminState) -> String {

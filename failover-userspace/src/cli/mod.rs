@@ -49,7 +49,7 @@ enum Command {
     Events(Events),
     /// Show counters of the data plane, of probes and of webhooks
     Stats(Stats),
-    /// Take the program off all interfaces and end the daemon
+    /// Take the program off all interfaces, remove the rules of port forwarding, and end the daemon
     Detach(Daemon),
     /// Keep a program that passes everything on interfaces; native XDP_TX on veth needs one at the other end
     #[command(hide = true)]

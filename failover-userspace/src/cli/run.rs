@@ -23,6 +23,7 @@ use crate::config::{self, Overrides};
 use crate::control::{Socket, Sources};
 use crate::controller::{Controller, Core, Inputs, Now, Setup};
 use crate::dataplane::DataPlane;
+use crate::forward::Forwarder;
 use crate::journal::{Entry, Recorder};
 use crate::metrics::{self, Meters};
 use crate::model::{Model, XdpMode};
@@ -83,13 +84,18 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
         Some(DataPlane::load(&model, state.generation).map_err(explain_refusal)?)
     };
     privileges::keep_to_run().context("give up privileges")?;
+    let forwarder = Forwarder::start(&model)?;
     let saver = Saver::start(store, Arc::clone(&model), kept.clone(), state.generation)
         .with_context(in_dir)?;
     let webhooks = Webhooks::new();
     let told = Arc::clone(&webhooks);
     let tell = Box::new(move |entry: &Arc<Entry>| told.offer(entry));
     let recorder = Recorder::start(dir, tell).context("start the journal")?;
-    let telling = Telling { recorder, webhooks };
+    let telling = Telling {
+        recorder,
+        webhooks,
+        metrics,
+    };
 
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -98,7 +104,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     // The controller runs on this thread and may block it: tasks have the workers.
     let answering = Answering::new(plane, state.generation);
     let done = runtime.block_on(serve(
-        model, socket, metrics, answering, kept, saver, telling,
+        model, socket, answering, forwarder, kept, saver, telling,
     ));
     runtime.shutdown_timeout(GRACE);
     done?;
@@ -117,22 +123,27 @@ fn expect_configuration(file: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What tells of events.
+/// What tells others how it is.
 struct Telling {
     recorder: Recorder,
     webhooks: Arc<Webhooks>,
+    metrics: Option<metrics::Server>,
 }
 
 async fn serve(
     model: Arc<Model>,
     socket: Socket,
-    metrics: Option<metrics::Server>,
     mut answering: Answering,
+    forwarder: Forwarder,
     kept: Kept,
     saver: Saver,
     telling: Telling,
 ) -> Result<()> {
-    let Telling { recorder, webhooks } = telling;
+    let Telling {
+        recorder,
+        webhooks,
+        metrics,
+    } = telling;
     let stop = stop_signal()?;
     webhooks.configure(&model);
     if let Some(plane) = answering.plane_mut() {
@@ -163,6 +174,7 @@ async fn serve(
     let controller = Controller::new(Setup {
         core,
         plane: answering,
+        forwarder,
         saver,
         journal: recorder.journal().clone(),
         set_pace: Box::new(move |probe, pace| engine.set_pace(probe, pace)),

@@ -14,7 +14,7 @@ use super::text::{age, header, mode, rtt, table};
 use super::{print, print_json};
 use crate::health::Carrier;
 use crate::model::Priority;
-use crate::protocol::{Reply, Request, ServiceStatus, Status, WanStatus};
+use crate::protocol::{PortForwardStatus, Reply, Request, ServiceStatus, Status, WanStatus};
 
 /// Between two looks of `--watch`.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -142,6 +142,10 @@ fn shown(status: &Status, now: Timestamp) -> Result<String, std::fmt::Error> {
         text += &table("", &rows);
     }
 
+    if let Some(line) = port_forward(&status.port_forward) {
+        writeln!(text, "\nport forwarding: {line}")?;
+    }
+
     let counters = &status.counters;
     writeln!(
         text,
@@ -149,6 +153,21 @@ fn shown(status: &Status, now: Timestamp) -> Result<String, std::fmt::Error> {
         counters.rx, counters.answered, counters.passed, counters.slow_path
     )?;
     Ok(text)
+}
+
+/// `None`: nothing is forwarded, and nothing is wrong.
+fn port_forward(status: &PortForwardStatus) -> Option<String> {
+    let rules = status.rules;
+    let addresses = if rules == 1 { "address" } else { "addresses" };
+    let rules = match (status.enabled, status.applied) {
+        (false, _) if status.error.is_none() => return None,
+        (false, _) => "off".to_owned(),
+        (true, true) => format!("{rules} {addresses}"),
+        (true, false) => format!("{rules} {addresses}, not up to date"),
+    };
+    let error = status.error.as_ref();
+    let error = error.map_or_else(String::new, |error| format!("; trying again: {error}"));
+    Some(rules + &error)
 }
 
 fn answer(service: &ServiceStatus) -> String {
@@ -192,5 +211,37 @@ fn targets(wan: &WanStatus) -> String {
         "-".to_owned()
     } else {
         targets.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_forwarding_in_a_line() {
+        let error = || Some("nft: no".to_owned());
+        for (enabled, applied, error, rules, want) in [
+            (false, false, None, 0, None),
+            (false, false, error(), 0, Some("off; trying again: nft: no")),
+            (true, true, None, 1, Some("1 address")),
+            (true, true, None, 4, Some("4 addresses")),
+            (true, false, None, 0, Some("0 addresses, not up to date")),
+            (
+                true,
+                false,
+                error(),
+                2,
+                Some("2 addresses, not up to date; trying again: nft: no"),
+            ),
+        ] {
+            let status = PortForwardStatus {
+                enabled,
+                applied,
+                error,
+                rules,
+            };
+            assert_eq!(port_forward(&status).as_deref(), want, "{status:?}");
+        }
     }
 }

@@ -14,6 +14,7 @@ use ipnet::IpNet;
 use super::Overrides;
 use super::check::{CaFiles, Check};
 use super::name::suffixes;
+use super::port_forward;
 use super::reader::{Field, List, Tables, closest};
 use super::report::{At, Report, Span, Unique};
 use super::service::Context;
@@ -56,11 +57,13 @@ pub(super) fn build(
     }
     let (services, servers) = context.finish();
     let webhooks = webhook::build(&spec.webhooks, &services, base, &mut ca_files, report);
+    let port_forward = port_forward::section(spec, settings.as_ref(), &services, &servers, report);
     if report.has_errors() {
         return None;
     }
     Some(Model {
         settings: settings?,
+        port_forward,
         zones,
         wans,
         services,

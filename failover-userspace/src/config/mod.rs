@@ -11,6 +11,7 @@ mod check;
 mod diagnostic;
 mod entries;
 mod name;
+mod port_forward;
 mod reader;
 mod report;
 mod service;

@@ -27,6 +27,7 @@ pub(super) struct Spec {
     pub(super) wans: Tables<WanSpec>,
     pub(super) services: Tables<ServiceSpec>,
     pub(super) webhooks: Tables<WebhookSpec>,
+    pub(super) port_forward: Field<PortForwardSpec>,
 }
 
 /// `[server]`.
@@ -102,6 +103,12 @@ pub(super) struct BackendSpec {
     pub(super) via: Field<String>,
 }
 
+/// `[port_forward]`.
+pub(super) struct PortForwardSpec {
+    pub(super) enabled: Field<bool>,
+    pub(super) snat: Field<bool>,
+}
+
 /// `on_all_down`.
 #[derive(Clone)]
 pub(super) enum OnAllDownSpec {
@@ -138,9 +145,9 @@ impl Spec {
             wans: table.tables("wan", "[[wan]]", report, WanSpec::read),
             services: table.tables("service", "[[service]]", report, ServiceSpec::read),
             webhooks: table.tables("notify", "[[notify]]", report, WebhookSpec::read),
+            port_forward: table.optional("port_forward", report, PortForwardSpec::read),
         };
         table.unavailable("console", "the section [console]", report);
-        table.unavailable("port_forward", "the section [port_forward]", report);
         table.finish(report);
         spec
     }
@@ -246,6 +253,18 @@ impl BackendSpec {
         };
         table.finish(report);
         spec
+    }
+}
+
+impl PortForwardSpec {
+    fn read(node: Node<'_>, report: &mut Report<'_>) -> Option<Self> {
+        let mut table = Table::open(node, report)?;
+        let spec = Self {
+            enabled: table.required("enabled", report, value::boolean),
+            snat: table.optional("snat", report, value::boolean),
+        };
+        table.finish(report);
+        Some(spec)
     }
 }
 

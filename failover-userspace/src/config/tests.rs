@@ -3,6 +3,7 @@
 //! Most rows edit the reference case; `^` in the new text stands where the error must be
 //! reported, and is taken out.
 
+mod port_forward;
 mod webhooks;
 
 use std::fs;
@@ -385,11 +386,6 @@ fn sections_are_known() {
             end,
             "offsite = true\n[^console]\nlisten = \"127.0.0.1:8053\"\n",
             "the section [console] is not available",
-        ),
-        (
-            end,
-            "offsite = true\n[^port_forward]\nenabled = true\n",
-            "the section [port_forward] is not available",
         ),
         (
             end,

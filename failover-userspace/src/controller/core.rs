@@ -13,7 +13,7 @@ use crate::health::{
     link_verdict, server_verdict,
 };
 use crate::model::{Model, OnAllDown, ProbeId, ServerId, ServiceId, WanId};
-use crate::policy::{self, Answer, Decision, View};
+use crate::policy::{self, Answer, Decision, Forward, View};
 use crate::probe::{LinkEvent, Report};
 use crate::state::{Kept, Record, Standing};
 use crate::wire::{AddressAnswer, Family};
@@ -76,6 +76,10 @@ pub enum Command {
     PublishAll(Vec<Change>),
     /// Publish these answers in one step. Then [`Core::published`] or [`Core::refused`].
     Publish(Vec<Change>),
+    /// Forward connections to the WAN addresses of all services so.
+    ForwardAll(Vec<Forward>),
+    /// Forward those to these services' so.
+    Forward(Vec<(ServiceId, Forward)>),
     /// Attach the program. Then [`Core::attached`] or [`Core::not_attached`].
     Attach {
         /// The interface's name.
@@ -116,6 +120,8 @@ pub struct Core {
     dirty: Vec<ServiceId>,
     /// Services whose answers are being published.
     in_flight: Vec<ServiceId>,
+    /// Services whose connections go somewhere else now.
+    rerouted: Vec<ServiceId>,
     commands: Vec<Command>,
 }
 
@@ -156,6 +162,8 @@ pub(super) struct Subjects {
 #[derive(Debug)]
 pub(super) struct ServiceState {
     pub(super) decision: Option<Decision>,
+    /// Where connections to its WAN addresses go, if they are forwarded.
+    pub(super) forward: Option<Forward>,
     /// Last answer that had a candidate; kept for services that may need it.
     pub(super) last: Option<Answer>,
     /// When the answer changed.
@@ -294,6 +302,7 @@ impl Core {
         let services = (0..).map(ServiceId).take(model.services.len());
         let services = services.map(|id| ServiceState {
             decision: None,
+            forward: None,
             last: kept.last.get(&id).cloned(),
             since: now.wall,
             generation: Generation(0),
@@ -321,6 +330,7 @@ impl Core {
             outcomes: BTreeMap::new(),
             dirty: Vec::new(),
             in_flight: Vec::new(),
+            rerouted: Vec::new(),
             commands: Vec::new(),
             index,
             model,
@@ -367,6 +377,8 @@ impl Core {
                 self.dirty.clear();
                 let all = (0..).map(ServiceId).take(self.services.len());
                 let changes = all.filter_map(|id| self.decide(id, now)).collect();
+                // Before anybody is told to come.
+                commands.extend(self.forward_all());
                 commands.push(Command::PublishAll(changes));
             }
             Phase::Live { not_before } if not_before.is_none_or(|time| now.at >= time) => {
@@ -379,6 +391,7 @@ impl Core {
                 if !changes.is_empty() {
                     commands.push(Command::Publish(changes));
                 }
+                commands.extend(self.forward_some());
             }
             Phase::FirstRound { .. } | Phase::Live { .. } => {}
         }
@@ -778,10 +791,42 @@ impl Core {
             };
             self.commands.push(Command::Log(event));
         }
+        self.reroute(id);
         if change.is_some() {
             self.in_flight.push(id);
         }
         change
+    }
+
+    /// Decides where a service's connections go.
+    fn reroute(&mut self, id: ServiceId) {
+        if self.model.port_forward.is_none() {
+            return;
+        }
+        let forward = policy::forward(self.model.service(id), &self.model, self.view());
+        let before = &mut self.services[id.index()].forward;
+        if before.as_ref() != Some(&forward) {
+            *before = Some(forward);
+            self.rerouted.push(id);
+        }
+    }
+
+    /// Where all connections go, if they are forwarded at all.
+    fn forward_all(&mut self) -> Option<Command> {
+        self.rerouted.clear();
+        self.model.port_forward?;
+        let all = self.services.iter();
+        let all = all.map(|service| service.forward.clone().unwrap_or_default());
+        Some(Command::ForwardAll(all.collect()))
+    }
+
+    /// Where those connections go that go somewhere else now.
+    fn forward_some(&mut self) -> Option<Command> {
+        let rerouted = std::mem::take(&mut self.rerouted).into_iter();
+        let forwards: Vec<_> = rerouted
+            .filter_map(|id| Some((id, self.services[id.index()].forward.clone()?)))
+            .collect();
+        (!forwards.is_empty()).then_some(Command::Forward(forwards))
     }
 
     /// Asks for the program where it is missing.

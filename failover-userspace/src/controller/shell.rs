@@ -17,18 +17,21 @@ use super::core::{Command, Core, Input, Now};
 use super::sample::MetricsPart;
 use super::view::{Part, StatsPart};
 use crate::dataplane::{self, AttachedMode, Change, Generation};
+use crate::forward::Forwarder;
 use crate::health::Pace;
 use crate::journal::{Journal, Kind};
 use crate::metrics::Meters;
 use crate::model::{Model, ProbeId, ServiceId, XdpMode};
 use crate::probe::{LinkEvent, Report};
-use crate::protocol::Explain;
+use crate::protocol::{Detached, Explain};
 use crate::state::Saver;
 
 /// Inputs taken in before anything is published, at most.
 const MOST_AT_ONCE: usize = 1 << 16;
 /// Events told of one step, at most: a log that is full of them helps nobody.
 const MOST_TOLD: usize = 1000;
+/// What the first rules of port forwarding get to be in place before anybody is answered.
+const FIRST_RULES: Duration = Duration::from_secs(2);
 /// Between two heartbeats, at most.
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -103,8 +106,8 @@ pub enum Query {
         usize,
         oneshot::Sender<Result<MetricsPart, dataplane::Error>>,
     ),
-    /// Take the program off all interfaces, and end. Replies with their names.
-    Detach(oneshot::Sender<Vec<String>>),
+    /// Take the program off all interfaces and the rules out of the kernel, and end.
+    Detach(oneshot::Sender<Detached>),
 }
 
 /// Where the controller's news come from.
@@ -124,6 +127,8 @@ pub struct Setup<P> {
     pub core: Core,
     /// Where answers go.
     pub plane: P,
+    /// Where it is told where connections go.
+    pub forwarder: Forwarder,
     /// What outlives a restart goes there.
     pub saver: Saver,
     /// What an operator may want to know later goes there.
@@ -147,6 +152,7 @@ pub enum Ended {
 pub struct Controller<P> {
     core: Core,
     plane: P,
+    forwarder: Forwarder,
     saver: Saver,
     journal: Journal,
     set_pace: Box<dyn FnMut(ProbeId, Pace)>,
@@ -165,6 +171,7 @@ impl<P: Publish> Controller<P> {
         let Setup {
             core,
             plane,
+            forwarder,
             saver,
             journal,
             set_pace,
@@ -179,6 +186,7 @@ impl<P: Publish> Controller<P> {
         Self {
             core,
             plane,
+            forwarder,
             saver,
             journal,
             set_pace,
@@ -321,6 +329,14 @@ impl<P: Publish> Controller<P> {
                         }
                     }
                 },
+                Command::ForwardAll(forwards) => {
+                    self.forwarder.replace(&self.core.model, forwards);
+                    let first = !self.ready && !self.forwarder.found_rules();
+                    if first && !self.forwarder.wait(FIRST_RULES) {
+                        warn!("port forwarding is not in place yet: answering nevertheless");
+                    }
+                }
+                Command::Forward(forwards) => self.forwarder.change(forwards),
                 Command::Attach { interface, index } => self.attach(&interface, index, now)?,
                 Command::Forget { interface: name } => {
                     self.plane.detach(&name);
@@ -432,7 +448,10 @@ impl<P: Publish> Controller<P> {
                 let counters = self.plane.counters();
                 let slow_path = self.plane.slow_path();
                 let part = counters.map(|counters| self.core.status(from, &counters, slow_path));
-                let _ = reply.send(part);
+                let _ = reply.send(part.map(|mut part| {
+                    part.status.port_forward = self.forwarder.status();
+                    part
+                }));
             }
             Query::Explain(name, service, reply) => {
                 let _ = reply.send(self.core.explain(name, service));
@@ -451,7 +470,12 @@ impl<P: Publish> Controller<P> {
                 let _ = reply.send(self.metrics(from));
             }
             Query::Detach(reply) => {
-                let _ = reply.send(self.detach_all());
+                let interfaces = self.detach_all();
+                let rules = self.forwarder.remove();
+                let _ = reply.send(Detached {
+                    interfaces,
+                    rules: rules.map_err(|error| error.to_string()),
+                });
                 return Some(Ended::Detached);
             }
         }

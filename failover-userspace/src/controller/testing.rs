@@ -9,7 +9,8 @@ use super::{Command, Core, Event, Input, Now, Subject};
 use crate::config;
 use crate::dataplane::Generation;
 use crate::health::{AdminState, Carrier, Failure};
-use crate::model::{Model, ProbeId, ServerId, WanId};
+use crate::model::{Model, ProbeId, ServerId, Service, WanId};
+use crate::policy::Forward;
 use crate::probe::{LinkEvent, Report};
 use crate::state::{Kept, Record};
 
@@ -183,6 +184,17 @@ impl Bench {
         match command {
             Command::PublishAll(changes) => format!("publish all: {}", answers(changes)),
             Command::Publish(changes) => format!("publish: {}", answers(changes)),
+            Command::ForwardAll(forwards) => {
+                let services = self.model.services.iter().zip(forwards);
+                let lines = services.map(|(service, forward)| self.forward(service, forward));
+                format!("forward all: {}", lines.collect::<Vec<_>>().join("; "))
+            }
+            Command::Forward(forwards) => {
+                let lines = forwards
+                    .iter()
+                    .map(|(id, forward)| self.forward(self.model.service(*id), forward));
+                format!("forward: {}", lines.collect::<Vec<_>>().join("; "))
+            }
             Command::Attach { interface, index } => format!("attach {interface} {index}"),
             Command::Forget { interface } => format!("forget {interface}"),
             Command::SetPace(probe, pace) => {
@@ -216,7 +228,13 @@ impl Bench {
         }
     }
 
-    /// The publications among what follows from these inputs.
+    fn forward(&self, service: &Service, forward: &Forward) -> String {
+        let servers = forward.v4.iter().flat_map(|to| &to.servers);
+        let servers = servers.map(|id| self.model.server(*id).name.as_str());
+        format!("{} {}", service.name, servers.collect::<Vec<_>>().join(" "))
+    }
+
+    /// The publications and the rules among what follows from these inputs.
     #[track_caller]
     pub(crate) fn check(&mut self, inputs: &str, want: &[&str]) {
         self.feed(inputs);
@@ -224,7 +242,7 @@ impl Bench {
         let published: Vec<&str> = lines
             .iter()
             .map(String::as_str)
-            .filter(|line| line.starts_with("publish"))
+            .filter(|line| line.starts_with("publish") || line.starts_with("forward"))
             .collect();
         assert_eq!(published, want, "{inputs:?}: {lines:#?}");
     }

@@ -10,10 +10,11 @@ use failover_common::counters::{Counters, ServiceHits};
 use super::core::{Core, ProbeState};
 use crate::dataplane::named_counters;
 use crate::model::{ProbeId, ServerId, ServiceId, Site, WanId};
-use crate::policy::{self, Answer, Reason};
+use crate::policy::{self, Answer, Destination, Reason};
 use crate::protocol::{
-    CheckStatus, Explain, ExplainWan, InterfaceStatus, PacketCounters, ServerStatus, ServiceStats,
-    ServiceStatus, Stats, Status, TargetStatus, WanStatus,
+    CheckStatus, Explain, ExplainForward, ExplainWan, InterfaceStatus, PacketCounters,
+    PortForwardStatus, ServerStatus, ServiceStats, ServiceStatus, Stats, Status, TargetStatus,
+    WanStatus,
 };
 
 /// Services in one part.
@@ -57,6 +58,8 @@ impl Core {
                 .map(|id| self.wan_status(id))
                 .collect(),
             counters: packet_counters(counters, slow_path),
+            // The shell knows.
+            port_forward: PortForwardStatus::default(),
         };
         Part { status, next }
     }
@@ -68,7 +71,18 @@ impl Core {
         let state = &self.services[id.index()];
         let explanation = policy::explain(service, &self.model, self.view(), state.last.as_ref());
         let wans = service.wan.iter().zip(explanation.wans);
+        let forward = state.forward.as_ref();
+        let destination = |to: &Destination| ExplainForward {
+            tier: to.tier,
+            servers: to
+                .servers
+                .iter()
+                .map(|id| self.model.server(*id).name.clone())
+                .collect(),
+        };
         Explain {
+            forward_v4: forward.and_then(|forward| forward.v4.as_ref().map(destination)),
+            forward_v6: forward.and_then(|forward| forward.v6.as_ref().map(destination)),
             name,
             service: self.service_status(id),
             wans: wans

@@ -21,9 +21,12 @@
 //! `max_answers` and the question's address family.
 //!
 //! [`explain()`] shows the same decision with the part each server and WAN address had in it.
+//!
+//! [`forward()`] decides from the same states where connections to the WAN addresses go.
 
 mod answer;
 mod explain;
+mod forward;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +36,7 @@ pub use self::answer::{Answer, Decision, Fallback, Reason, Weighted};
 pub use self::explain::{
     Explanation, ServerExplanation, ServerStanding, WanExplanation, WanStanding, explain,
 };
+pub use self::forward::{Destination, Forward, forward};
 use crate::health::Effective;
 use crate::model::{
     Model, OnAllDown, Priority, Server, ServerId, Service, Site, Tier, WanAddress, WanId,

@@ -1,3 +1,4 @@
+mod forward;
 mod lab;
 mod properties;
 

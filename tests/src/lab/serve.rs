@@ -1,4 +1,7 @@
 //! The lab's TCP server: answers each connection with a line that names it.
+//!
+//! HTTP gets one response. Anything else is answered line by line, for as long as the client
+//! likes: `nc 192.168.10.10 80`.
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -29,6 +32,12 @@ fn answer(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
     if stream.read(&mut request)? == 0 {
         return Ok(());
     }
+    if ![&b"GET "[..], b"HEAD "]
+        .iter()
+        .any(|method| request.starts_with(method))
+    {
+        return talk(stream, name);
+    }
     let body = format!("this is {name}\n");
     write!(
         stream,
@@ -36,4 +45,15 @@ fn answer(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
          Connection: close\r\n\r\n{body}",
         body.len()
     )
+}
+
+/// Says who it is, and again whenever the client says something.
+fn talk(mut stream: TcpStream, name: &str) -> std::io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    loop {
+        writeln!(stream, "this is {name}")?;
+        if stream.read(&mut [0; 2048])? == 0 {
+            return Ok(());
+        }
+    }
 }

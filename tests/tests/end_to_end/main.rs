@@ -9,6 +9,7 @@ mod dig;
 mod events;
 mod failover;
 mod flood;
+mod forward;
 mod hostile_tcp;
 mod interface;
 mod load;

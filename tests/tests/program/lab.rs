@@ -49,6 +49,7 @@ pub(crate) fn ip(text: &str) -> IpAddr {
 /// Zone `example.com` with two name servers, no service yet.
 pub(crate) fn model() -> Model {
     Model {
+        port_forward: None,
         settings: Settings {
             interfaces: vec![],
             listen: vec![ip("203.0.113.66"), ip(LISTEN_V4), ip(LISTEN_V6)],

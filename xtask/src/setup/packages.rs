@@ -72,6 +72,8 @@ const PROGRAMS: &[Program] = &[
         "asks fast, in the lab and in tests",
     ),
     program("bpftool", "bpftool", Need::Lab, "shows programs and maps"),
+    program("nft", "nftables", Need::Lab, "forwards connections"),
+    program("curl", "curl", Need::Lab, "connects, in the lab"),
     program(
         "qemu-system-x86_64",
         "qemu-system-x86",

@@ -1,5 +1,6 @@
 //! The core as tables of inputs and what follows; the shell with a fake data plane.
 
 mod events;
+mod forward;
 mod rules;
 mod shell;

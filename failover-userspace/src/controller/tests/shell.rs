@@ -12,13 +12,14 @@ use crate::control::{Socket, Sources};
 use crate::controller::testing::{link, probes, reference, report};
 use crate::controller::{Controller, Core, Ended, Inputs, Now, Publish, Query, Setup};
 use crate::dataplane::{AttachedMode, Change, Error, Generation};
+use crate::forward::Forwarder;
 use crate::health::{Carrier, Failure, Pace};
 use crate::journal::{Reader, Recorder};
 use crate::metrics::Meters;
 use crate::metrics::testing::Scrape;
 use crate::model::{Model, ProbeId, ServiceId, XdpMode};
 use crate::probe::{LinkEvent, Report};
-use crate::protocol::{Reply, Request, Status, XdpState};
+use crate::protocol::{Removed, Reply, Request, Status, XdpState};
 use crate::state::{Kept, Saver, Store};
 use crate::webhook::Webhooks;
 
@@ -161,6 +162,7 @@ pub(super) fn start_with(dir: &Path, fake: &Fake, mut model: Model) -> Running {
         let controller = Controller::new(Setup {
             core,
             plane,
+            forwarder: Forwarder::idle(),
             saver,
             journal,
             set_pace: Box::new(move |probe, pace| {
@@ -436,10 +438,11 @@ async fn the_control_socket() {
         Reply::Status(_)
     ));
 
-    let Reply::Detached(interfaces) = exchange(&line(&Request::Detach {})).await else {
+    let Reply::Detached(detached) = exchange(&line(&Request::Detach {})).await else {
         panic!()
     };
-    assert_eq!(interfaces, ["eth0"]);
+    assert_eq!(detached.interfaces, ["eth0"]);
+    assert_eq!(detached.rules, Ok(Removed::Nothing));
     assert_eq!(running.done.await.unwrap().unwrap(), Ended::Detached);
     assert!(matches!(
         exchange(&line(&Request::Status {})).await,

@@ -48,6 +48,7 @@ pub(super) fn lab() -> Lab {
     let mut lab = Lab {
         model: Model {
             settings,
+            port_forward: None,
             zones: Vec::new(),
             wans: Vec::new(),
             services: vec![service("www", 1..1)],

@@ -25,7 +25,7 @@ fn any_address() -> impl Strategy<Value = String> {
     ]
 }
 
-fn any_lab() -> impl Strategy<Value = (Lab, States)> {
+pub(super) fn any_lab() -> impl Strategy<Value = (Lab, States)> {
     let wans = vec((any_address(), 1..4_u16, any_state()), 0..4);
     let priority = prop_oneof![
         1 => Just(Priority::Disabled),

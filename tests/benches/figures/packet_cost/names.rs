@@ -163,6 +163,7 @@ impl NameSet {
             })
             .collect();
         Model {
+            port_forward: None,
             settings: Settings {
                 interfaces: vec![],
                 listen: vec![ip("203.0.113.66"), LISTEN_V4.into(), LISTEN_V6.into()],
