@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -77,6 +77,17 @@ pub struct Service {
     pub name: String,
     /// The addresses that are answered.
     pub answer: BTreeSet<IpAddr>,
+    /// Its servers.
+    pub servers: Vec<ServerStatus>,
+}
+
+/// A server and its state.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ServerStatus {
+    /// Its name.
+    pub name: String,
+    /// `up`, `down`, …
+    pub effective: String,
 }
 
 /// A WAN link and its state.
@@ -135,6 +146,12 @@ impl Daemon {
             binary: options.binary.clone(),
             child,
         })
+    }
+
+    /// The `failover` binary.
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
     }
 
     /// Asks the daemon for its status.

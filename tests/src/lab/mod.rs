@@ -26,7 +26,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 
-pub use daemon::{Counters, Daemon, Options, Output, Service, Status, WanStatus, XdpInterface};
+pub use daemon::{
+    Counters, Daemon, Options, Output, ServerStatus, Service, Status, WanStatus, XdpInterface,
+};
 pub use files::Config;
 pub use handle::{Handle, LinkState, Purpose};
 pub use netns::Netns;

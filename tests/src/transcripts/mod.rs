@@ -5,6 +5,7 @@
 //! is different each time is left out or named (`plain`). Behind each command stands who answered
 //! it, by the daemon's counters.
 
+pub mod day;
 mod plain;
 
 use std::fmt::Write as _;

@@ -1,10 +1,11 @@
-//! `docs/transcripts.md` is what clients show.
+//! `docs/transcripts.md` is what clients show, `docs/operators-day.md` what an operator sees.
 
 use std::fs;
 
 use anyhow::{Result, bail};
 use failover_tests::lab::Config;
-use failover_tests::{privileged, transcripts};
+use failover_tests::privileged;
+use failover_tests::transcripts::{self, day};
 
 use crate::site::{Site, lab};
 
@@ -32,5 +33,24 @@ fn transcripts_are_true() -> Result<()> {
         }
     }
     assert_eq!(text.len(), renewed.len());
+    Ok(())
+}
+
+#[test]
+fn the_operators_day_is_true() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut site = Site::start_in(lab(&Config::default())?, "native")?;
+    let text = fs::read_to_string(day::file())?;
+    let played = day::renew(&text, &site.lab, &mut site.daemon)?;
+    for (number, (line, played)) in (1..).zip(text.lines().zip(played.lines())) {
+        if day::essence(line) != day::essence(played) {
+            bail!(
+                "line {number} is\n{line}\nnow\n{played}\n`cargo xtask transcripts` plays the day again"
+            );
+        }
+    }
+    assert_eq!(text.lines().count(), played.lines().count());
     Ok(())
 }
