@@ -4,11 +4,16 @@
 //! holds state: what a client asks goes to the controller, except for the search for a name, and
 //! for the journal, which `events` reads by itself.
 
+//!
+//! Each request needs a right ([`crate::rights`]), which the client's user and groups have or
+//! have not. The mode of the socket's file is wide enough for all who have one.
+
 mod events;
+mod peer;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -20,23 +25,29 @@ use rustix::fs::Mode;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, info, warn};
 
-use crate::controller::Query;
+use crate::controller::{Query, Set};
+use crate::health::Order;
 use crate::journal::Reader;
 use crate::model::{Model, ServiceId};
-use crate::protocol::{JournalStats, MAX_REQUEST, Reply, Request, Stats, Status};
+use crate::protocol::{JournalStats, MAX_REQUEST, Reply, Request, SetResult, Stats, Status};
+use crate::rights::{Access, Peer, Right, Rights};
 use crate::webhook::Webhooks;
 
-/// Clients at once; more wait.
+/// Clients at once that may change something; more wait.
 const MOST_CLIENTS: usize = 64;
+/// Other clients at once; more are sent away, so that they keep nobody waiting who matters more.
+const MOST_READERS: usize = 64;
 /// A client that asks nothing for so long is sent away.
 const IDLE: Duration = Duration::from_secs(60);
 /// A client that does not read its reply for so long is given up.
 const WRITE: Duration = Duration::from_secs(10);
+/// How long what was set may take to be saved before the client is told that it is not.
+const SAVE: Duration = Duration::from_secs(5);
 /// What running requests get when the daemon stops.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -66,15 +77,15 @@ impl Drop for File {
 }
 
 impl Socket {
-    /// Binds the socket at `path`, for its owner and group. Makes the directory, and replaces
-    /// the socket of a daemon that is dead.
+    /// Binds the socket at `path`, for its owner and group, or for everybody if `access` gives
+    /// anything to others. Makes the directory, and replaces the socket of a daemon that is dead.
     ///
     /// Sets the process's umask for a moment: call it while there is one thread.
     ///
     /// # Errors
     ///
     /// If a daemon answers there, something else is there, or the file system refuses.
-    pub fn bind(path: &Path) -> Result<Self> {
+    pub fn bind(path: &Path, access: &Access) -> Result<Self> {
         let shown = path.display();
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent).with_context(|| format!("make {}", parent.display()))?;
@@ -91,7 +102,13 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("look at {shown}")),
         }
-        let before = rustix::process::umask(Mode::from_raw_mode(0o117));
+        let mask = if access.is_nobody() {
+            0o117
+        } else {
+            warn_if_closed(path);
+            0o111
+        };
+        let before = rustix::process::umask(Mode::from_raw_mode(mask));
         let bound = StdListener::bind(path);
         rustix::process::umask(before);
         let listener = bound.with_context(|| format!("bind {shown}"))?;
@@ -117,13 +134,17 @@ impl Socket {
     ) -> io::Result<()> {
         let Self { listener, _file } = self;
         let listener = UnixListener::from_std(listener)?;
+        let own = rustix::process::geteuid().as_raw();
+        let rights = Rights::new(model.settings.control.clone(), own);
         let controller = Arc::new(Controller {
             model,
+            rights,
             queries,
             events: events::Events::new(sources.journal.clone()),
             sources,
         });
         let permits = Arc::new(Semaphore::new(MOST_CLIENTS));
+        let readers = Arc::new(Semaphore::new(MOST_READERS));
         let mut clients = JoinSet::new();
         loop {
             let accepted = async {
@@ -134,11 +155,14 @@ impl Socket {
             tokio::select! {
                 (accepted, permit) = accepted => match accepted {
                     Ok((stream, _)) => {
+                        let Some((peer, permit)) = controller.admit(&stream, permit.ok(), &readers) else {
+                            continue;
+                        };
                         let controller = Arc::clone(&controller);
                         let stop = stop.clone();
                         clients.spawn(async move {
                             let _permit = permit;
-                            if let Err(error) = client(stream, &controller, stop).await {
+                            if let Err(error) = client(stream, &peer, &controller, stop).await {
                                 debug!(%error, "control client");
                             }
                         });
@@ -160,8 +184,25 @@ impl Socket {
     }
 }
 
+/// Says so if those who may use the socket cannot get at it.
+fn warn_if_closed(path: &Path) {
+    const SEARCH_BY_OTHERS: u32 = 0o001;
+    let directory = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    let mode = fs::metadata(directory).map(|metadata| metadata.mode());
+    if mode.is_ok_and(|mode| mode & SEARCH_BY_OTHERS == 0) {
+        warn!(
+            directory = %directory.display(),
+            "control_read or control_change lets others use the socket, but its directory lets none in"
+        );
+    }
+}
+
 async fn client(
     stream: UnixStream,
+    peer: &Peer,
     controller: &Controller,
     mut stop: watch::Receiver<()>,
 ) -> io::Result<()> {
@@ -184,32 +225,38 @@ async fn client(
             }
         }
         let too_long = line.len() > MAX_REQUEST;
-        let reply = if too_long {
-            Reply::Error(format!("a request has at most {MAX_REQUEST} octets"))
+        let request = if too_long {
+            Err(format!("a request has at most {MAX_REQUEST} octets"))
         } else {
-            match serde_json::from_slice(&line) {
-                Ok(Request::Events {
+            serde_json::from_slice(&line)
+                .map_err(|error| format!("not a request of this version: {error}"))
+        };
+        let request = match request {
+            Ok(request) => controller.check(peer, request).await,
+            Err(error) => Err(error),
+        };
+        let reply = match request {
+            Ok(Request::Events {
+                filter,
+                last,
+                follow,
+            }) => {
+                let wanted = events::Wanted {
                     filter,
                     last,
                     follow,
-                }) => {
-                    let wanted = events::Wanted {
-                        filter,
-                        last,
-                        follow,
-                    };
-                    let events = &controller.events;
-                    match events
-                        .send(wanted, &mut reader, &mut writer, &mut stop)
-                        .await?
-                    {
-                        events::Sent::All => continue,
-                        events::Sent::NoMore => return Ok(()),
-                    }
+                };
+                let events = &controller.events;
+                match events
+                    .send(wanted, &mut reader, &mut writer, &mut stop)
+                    .await?
+                {
+                    events::Sent::All => continue,
+                    events::Sent::NoMore => return Ok(()),
                 }
-                Ok(request) => controller.reply(request).await,
-                Err(error) => Reply::Error(format!("not a request of this version: {error}")),
             }
+            Ok(request) => controller.reply(peer, request).await,
+            Err(error) => Reply::Error(error),
         };
         send(&mut writer, [&reply]).await?;
         if too_long {
@@ -234,17 +281,60 @@ async fn send<'a>(
 /// The way to the controller.
 struct Controller {
     model: Arc<Model>,
+    rights: Rights,
     queries: mpsc::Sender<Query>,
     events: events::Events,
     sources: Sources,
 }
 
 impl Controller {
-    async fn reply(&self, request: Request) -> Reply {
+    /// Who has connected, and a place for them; `permit` is one for who may change something.
+    fn admit(
+        &self,
+        stream: &UnixStream,
+        permit: Option<OwnedSemaphorePermit>,
+        readers: &Arc<Semaphore>,
+    ) -> Option<(Peer, OwnedSemaphorePermit)> {
+        let peer = match Peer::of(stream) {
+            Ok(peer) => peer,
+            Err(error) => {
+                debug!(%error, "control client of whom the kernel knows nothing");
+                return None;
+            }
+        };
+        if self.rights.allow(&peer, Right::Change) {
+            return Some((peer, permit?));
+        }
+        match Arc::clone(readers).try_acquire_owned() {
+            Ok(permit) => Some((peer, permit)),
+            Err(_) => {
+                debug!(uid = peer.uid, "control client sent away: too many");
+                None
+            }
+        }
+    }
+
+    /// The request, if the client has the right to it; otherwise why not.
+    async fn check(&self, peer: &Peer, request: Request) -> Result<Request, String> {
+        let right = request.right();
+        if self.rights.allow(peer, right) {
+            return Ok(request);
+        }
+        let who = in_words(peer, Peer::described).await;
+        let key = right.key();
+        info!(who, %right, "refused over the control socket");
+        Err(format!(
+            "you are {who} and may not {right} anything: only root, the daemon's own user, and those in {key} of [server] may"
+        ))
+    }
+
+    /// The reply to a request that the client has the right to.
+    async fn reply(&self, peer: &Peer, request: Request) -> Reply {
         let reply = match request {
             Request::Status {} => self.status().await.map(Reply::Status),
             Request::Explain { name } => self.explain(name).await,
             Request::Stats {} => self.stats().await.map(Reply::Stats),
+            Request::Set { targets, order } => self.set(peer, targets, order).await.map(Reply::Set),
             Request::Detach {} => self.ask(Query::Detach).await.map(Reply::Detached),
             Request::Events { .. } => Err(anyhow!("events have replies of their own")),
         };
@@ -291,6 +381,14 @@ impl Controller {
         })
     }
 
+    async fn set(&self, peer: &Peer, targets: Vec<String>, order: Order) -> Result<SetResult> {
+        let by = in_words(peer, Peer::name).await.into();
+        let set = Set { targets, order, by };
+        let (mut result, saved) = self.ask(|reply| Query::Set(set, reply)).await??;
+        result.saved = matches!(timeout(SAVE, saved).await, Ok(Ok(())));
+        Ok(result)
+    }
+
     async fn explain(&self, name: String) -> Result<Reply> {
         let Some(id) = find(&self.model, &name) else {
             bail!("no service is called {name:?}, and none answers for that name");
@@ -298,6 +396,13 @@ impl Controller {
         let explain = self.ask(|reply| Query::Explain(name, id, reply)).await?;
         Ok(Reply::Explain(Box::new(explain)))
     }
+}
+
+/// Who somebody is. A directory service may be asked, so this is not for a thread of tasks.
+async fn in_words(peer: &Peer, words: fn(&Peer) -> String) -> String {
+    let (who, uid) = (peer.clone(), peer.uid);
+    let asked = tokio::task::spawn_blocking(move || words(&who));
+    asked.await.unwrap_or_else(|_| format!("uid {uid}"))
 }
 
 /// The service that answers for a name, or else the one that is called so.
@@ -316,6 +421,8 @@ fn find(model: &Model, name: &str) -> Option<ServiceId> {
 mod tests {
     use super::*;
     use crate::controller::testing;
+    use crate::journal::Recorder;
+    use crate::rights::Who;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -337,20 +444,87 @@ mod tests {
     fn one_daemon_per_socket() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/control.sock");
-        let first = Socket::bind(&path).unwrap();
+        let first = Socket::bind(&path, &Access::default()).unwrap();
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o660);
-        let error = Socket::bind(&path).unwrap_err().to_string();
+        let error = Socket::bind(&path, &Access::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("a daemon is already running"), "{error}");
         drop(first);
         assert!(!path.exists());
 
         // As after a kill: the file stays, and nobody listens.
         drop(StdListener::bind(&path).unwrap());
-        drop(Socket::bind(&path).unwrap());
+        drop(Socket::bind(&path, &Access::default()).unwrap());
 
         fs::write(&path, "").unwrap();
-        let error = Socket::bind(&path).unwrap_err().to_string();
+        let error = Socket::bind(&path, &Access::default())
+            .unwrap_err()
+            .to_string();
         assert!(error.ends_with("is no socket"), "{error}");
+    }
+
+    #[test]
+    fn the_file_lets_in_who_may_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let access = Access {
+            read: Who::All,
+            change: Who::NOBODY,
+        };
+        let _socket = Socket::bind(&path, &access).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o666);
+    }
+
+    #[tokio::test]
+    async fn each_request_needs_its_right() {
+        let access = Access {
+            read: Who::Listed {
+                users: Vec::new(),
+                groups: vec![500],
+            },
+            change: Who::NOBODY,
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(dir.path(), Box::new(|_| {})).unwrap();
+        let controller = Controller {
+            model: Arc::new(testing::reference()),
+            rights: Rights::new(access, 0),
+            queries: mpsc::channel(1).0,
+            events: events::Events::new(recorder.reader().clone()),
+            sources: Sources {
+                journal: recorder.reader().clone(),
+                webhooks: Webhooks::new(),
+            },
+        };
+        let peer = |groups: &[u32]| Peer {
+            uid: 4_000_000_000,
+            gid: 4_000_000_000,
+            groups: groups.to_vec(),
+        };
+        let set = r#"{"request":"set","targets":["*/*"],"order":{"state":"down"}}"#;
+        let explain = r#"{"request":"explain","name":"www"}"#;
+        let events = r#"{"request":"events","filter":{},"last":null,"follow":false}"#;
+        for (request, right) in [
+            (r#"{"request":"status"}"#, Right::Read),
+            (r#"{"request":"stats"}"#, Right::Read),
+            (events, Right::Read),
+            (explain, Right::Read),
+            (set, Right::Change),
+            (r#"{"request":"detach"}"#, Right::Change),
+        ] {
+            for (peer, may) in [(peer(&[]), false), (peer(&[500]), right == Right::Read)] {
+                let request: Request = serde_json::from_str(request).unwrap();
+                let checked = controller.check(&peer, request).await;
+                let who = peer.described();
+                let key = right.key();
+                let refusal = format!(
+                    "you are {who} and may not {right} anything: only root, the daemon's own user, and those in {key} of [server] may"
+                );
+                assert_eq!(checked.err(), (!may).then_some(refusal));
+            }
+        }
     }
 }

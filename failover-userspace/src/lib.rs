@@ -9,7 +9,8 @@
 //! [`controller`] owns all state and drives the chain; [`state`] is what outlives a restart, and
 //! so does the [`journal`] of events, of which [`webhook`] tells others; [`control`] is the unix
 //! socket behind `failover status` and the other commands in [`cli`], in the words of
-//! [`protocol`]; [`metrics`] is what Prometheus gets. [`privileges`] gives up what the daemon does
+//! [`protocol`]; [`rights`] says who may use it for what; [`metrics`] is what
+//! Prometheus gets. [`privileges`] gives up what the daemon does
 //! not need.
 //!
 //! `health`, `policy`, `wire` and `authority` are pure: no sockets, no clock, no async, no aya.
@@ -32,6 +33,7 @@ pub mod policy;
 pub mod privileges;
 pub mod probe;
 pub mod protocol;
+pub mod rights;
 pub mod state;
 pub mod webhook;
 pub mod wire;

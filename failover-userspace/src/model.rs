@@ -19,6 +19,8 @@ use domain::base::{Serial, Ttl};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::rights::Access;
+
 pub use check::{ExecCheck, HttpCheck, HttpMethod, Tls, Trust};
 pub use webhook::{Secret, Webhook};
 pub use zone_data::{RecordData, Rrset, ZoneData, find, suffixes};
@@ -123,6 +125,8 @@ pub struct Settings {
     pub cookies: Option<CookieSecret>,
     /// Unix socket of the command line.
     pub control_socket: PathBuf,
+    /// Who may use it, and what for.
+    pub control: Access,
     /// Where verdicts and admin states survive a restart.
     pub state_dir: PathBuf,
     /// Directory on a BPF file system for pins.

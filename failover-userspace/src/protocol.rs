@@ -12,13 +12,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::dataplane::{AttachedMode, Generation};
-use crate::health::{AdminState, Carrier, Effective, Verdict};
+use crate::health::{Admin, AdminState, Carrier, Effective, Order, Verdict};
 use crate::journal::{Entry, Filter};
 use crate::model::{Priority, Tier};
 use crate::policy::{ServerStanding, WanStanding};
+use crate::rights::Right;
 
 /// The longest request, in octets.
-pub const MAX_REQUEST: usize = 4096;
+pub const MAX_REQUEST: usize = 1 << 16;
 
 /// What a client asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,9 +45,29 @@ pub enum Request {
         /// or a [`Reply::Error`] says that there will be no more.
         follow: bool,
     },
+    /// Set the admin state of servers and links, all of them or none.
+    Set {
+        /// `SERVICE/SERVER` or `wan/NAME`, with `*` and `?`.
+        targets: Vec<String>,
+        /// What to.
+        order: Order,
+    },
     /// Take the program off all interfaces and the rules of port forwarding out of the kernel, and
     /// end.
     Detach {},
+}
+
+impl Request {
+    /// What it takes to be answered.
+    #[must_use]
+    pub const fn right(&self) -> Right {
+        match self {
+            Self::Status {} | Self::Explain { .. } | Self::Stats {} | Self::Events { .. } => {
+                Right::Read
+            }
+            Self::Set { .. } | Self::Detach {} => Right::Change,
+        }
+    }
 }
 
 /// What the daemon answers.
@@ -63,6 +84,8 @@ pub enum Reply {
     Event(Box<Entry>),
     /// To [`Request::Events`]: all that there was has been sent.
     UpToDate {},
+    /// To [`Request::Set`].
+    Set(SetResult),
     /// To [`Request::Detach`].
     Detached(Detached),
     /// Refused, and why.
@@ -193,7 +216,8 @@ pub struct ServerStatus {
     /// What the checks say.
     pub verdict: Verdict,
     /// What the operator says.
-    pub admin: AdminState,
+    #[serde(flatten)]
+    pub admin: Admin,
     /// What follows from both.
     pub effective: Effective,
     /// When `effective` last changed.
@@ -230,7 +254,8 @@ pub struct WanStatus {
     /// What the checks say.
     pub verdict: Verdict,
     /// What the operator says.
-    pub admin: AdminState,
+    #[serde(flatten)]
+    pub admin: Admin,
     /// What follows from both.
     pub effective: Effective,
     /// When `effective` last changed.
@@ -371,4 +396,55 @@ pub struct ServiceStats {
     pub a: u64,
     /// To queries for AAAA.
     pub aaaa: u64,
+}
+
+/// `failover set`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetResult {
+    /// The published generation.
+    pub generation: Generation,
+    /// Whether what follows from it is answered already; `false` when that takes longer than a
+    /// client should wait, as while nothing has been published yet.
+    pub published: bool,
+    /// Whether it would outlive a crash: the state file has it.
+    pub saved: bool,
+    /// Everybody who was meant.
+    pub targets: Vec<SetTarget>,
+    /// The services that depend on them.
+    pub services: Vec<SetService>,
+}
+
+/// A server or link that was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetTarget {
+    /// `SERVICE/SERVER` or `wan/NAME`.
+    pub target: String,
+    /// What the operator said before.
+    pub before: AdminState,
+    /// Whether the order was news: another state, reason or end than before.
+    pub changed: bool,
+    /// What the operator says now.
+    #[serde(flatten)]
+    pub admin: Admin,
+    /// What the checks say.
+    pub verdict: Verdict,
+    /// What follows from both.
+    pub effective: Effective,
+}
+
+/// A service that depends on what was set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetService {
+    /// Its name.
+    pub name: String,
+    /// Whether it is answered otherwise than before.
+    pub changed: bool,
+    /// The tier that is answered; `None`: no tier has a candidate.
+    pub tier: Option<Tier>,
+    /// Why, in words.
+    pub reason: String,
+    /// What is answered; no addresses: see `rcode`.
+    pub answer: Vec<IpAddr>,
+    /// `NOERROR` or `SERVFAIL`.
+    pub rcode: String,
 }

@@ -21,10 +21,11 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use crate::dataplane::Generation;
-use crate::health::{AdminState, Effective, Verdict};
+use crate::health::{Admin, Effective, Verdict};
 use crate::model::{Model, Probe, ProbeId, ServerId, ServiceId, WanId};
 use crate::policy::Answer;
 
@@ -53,10 +54,10 @@ pub struct Kept {
 }
 
 /// What is kept of a server or a link.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     /// What the operator said.
-    pub admin: AdminState,
+    pub admin: Admin,
     /// What followed.
     pub effective: Effective,
     /// Since when; `None`: nothing was saved.
@@ -93,14 +94,16 @@ struct SavedServer {
     /// Verdict of each check by what it rests on.
     #[serde(default)]
     checks: BTreeMap<String, Verdict>,
-    admin: AdminState,
+    #[serde(flatten)]
+    admin: Admin,
     effective: Effective,
     since: Option<Timestamp>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct SavedWan {
-    admin: AdminState,
+    #[serde(flatten)]
+    admin: Admin,
     effective: Effective,
     since: Option<Timestamp>,
     /// Verdict by what it rests on.
@@ -128,7 +131,7 @@ impl Kept {
             let Some(saved) = state.servers.get(&name) else {
                 continue;
             };
-            standing.admin = saved.admin;
+            standing.admin = saved.admin.clone();
             let mut same = server.probes.len() == saved.checks.len();
             for probe in &server.probes {
                 let check = fingerprint(model.probe(*probe));
@@ -147,7 +150,7 @@ impl Kept {
                 continue;
             };
             *standing = Standing {
-                admin: saved.admin,
+                admin: saved.admin.clone(),
                 effective: saved.effective,
                 since: saved.since,
             };
@@ -188,7 +191,7 @@ impl Kept {
                     checks.map(|probe| (fingerprint(model.probe(*probe)), verdict(*probe)));
                 let saved = SavedServer {
                     checks: checks.collect(),
-                    admin: standing.admin,
+                    admin: standing.admin.clone(),
                     effective: standing.effective,
                     since: standing.since,
                 };
@@ -200,7 +203,7 @@ impl Kept {
                 (check, verdict(target.probe))
             });
             let saved = SavedWan {
-                admin: standing.admin,
+                admin: standing.admin.clone(),
                 effective: standing.effective,
                 since: standing.since,
                 targets: targets.collect(),
@@ -317,6 +320,8 @@ pub struct Saver {
 #[derive(Debug)]
 enum Message {
     Record(Record),
+    /// Write at once, and say when that is done.
+    Flush(oneshot::Sender<()>),
     /// Written at once.
     Generation(Generation),
 }
@@ -355,6 +360,15 @@ impl Saver {
     /// Has a change written soon.
     pub fn record(&self, record: Record) {
         self.send(Message::Record(record));
+    }
+
+    /// Has all changes written at once. What this returns is ready when they are, and fails if
+    /// they cannot be.
+    #[must_use]
+    pub fn flush(&self) -> oneshot::Receiver<()> {
+        let (written, is_written) = oneshot::channel();
+        self.send(Message::Flush(written));
+        is_written
     }
 
     /// `generation` has been published: reserves more long before they are needed.
@@ -410,12 +424,14 @@ impl Writer {
                 messages.recv().map_err(RecvTimeoutError::from)
             };
             let last = matches!(message, Err(RecvTimeoutError::Disconnected));
+            let mut waiting = None;
             match message {
                 Ok(Message::Record(record)) => {
                     self.kept.apply(record);
                     dirty = true;
                     continue;
                 }
+                Ok(Message::Flush(written)) => waiting = Some(written),
                 Ok(Message::Generation(generation)) => self.generation = generation,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if dirty => {}
@@ -429,6 +445,9 @@ impl Writer {
             if let Err(error) = written {
                 warn!(file = %self.store.path.display(), %error, "cannot save the state");
                 not_before = begun + RETRY;
+            } else if let Some(waiting) = waiting {
+                // Whoever asked may have gone.
+                let _ = waiting.send(());
             }
             if last {
                 return;
@@ -446,18 +465,19 @@ impl Writer {
 mod tests {
     use super::*;
     use crate::controller::testing;
+    use crate::health::AdminState;
 
     fn kept(model: &Model) -> Kept {
         let mut kept = Kept::nothing(model);
         let since = Some(Timestamp::UNIX_EPOCH);
         kept.verdicts.fill(Verdict::Up);
         kept.servers.fill(Standing {
-            admin: AdminState::Drain,
+            admin: AdminState::Drain.into(),
             effective: Effective::Drain,
             since,
         });
         kept.wans.fill(Standing {
-            admin: AdminState::Auto,
+            admin: AdminState::Auto.into(),
             effective: Effective::Up,
             since,
         });
@@ -485,6 +505,45 @@ mod tests {
         want.verdicts[0] = Verdict::Down;
         assert_eq!(Kept::of(&state, &model), want);
         assert!(!dir.join("state.json.tmp").exists());
+    }
+
+    #[test]
+    fn files_without_reasons_are_read() {
+        let text = br#"{"version":1,"generation":3,"servers":{"www/web-a":{"checks":{},
+            "admin":"maint","effective":"maint","since":null}},
+            "wans":{"wan1":{"admin":"up","effective":"up","since":null,"targets":{}}},"last":{}}"#;
+        let kept = Kept::of(&State::parse(text).unwrap(), &testing::reference());
+        assert_eq!(kept.servers[0].admin, AdminState::Maint.into());
+        assert_eq!(kept.wans[0].admin, AdminState::Up.into());
+    }
+
+    #[test]
+    fn what_is_flushed_is_in_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let model = Arc::new(testing::reference());
+        let (store, state) = Store::open(dir.path()).unwrap();
+        let nothing = Kept::nothing(&model);
+        let saver = Saver::start(store, Arc::clone(&model), nothing, state.generation).unwrap();
+        for (state, turn) in [AdminState::Drain, AdminState::Maint].into_iter().zip(1..) {
+            let standing = Standing {
+                admin: Admin {
+                    reason: Some(format!("turn {turn}").parse().unwrap()),
+                    until: Some(Timestamp::UNIX_EPOCH),
+                    ..state.into()
+                },
+                ..Standing::default()
+            };
+            saver.record(Record::Server(ServerId(0), standing.clone()));
+            // Not after a second, but at once.
+            saver.flush().blocking_recv().unwrap();
+            let (_, saved) = Store::open(dir.path()).unwrap();
+            assert_eq!(Kept::of(&saved, &model).servers[0].admin, standing.admin);
+        }
+        // Where it cannot be written, nobody is told that it is.
+        fs::create_dir(dir.path().join("state.json.tmp")).unwrap();
+        assert!(saver.flush().blocking_recv().is_err());
+        fs::remove_dir(dir.path().join("state.json.tmp")).unwrap();
+        saver.stop(Generation(1));
     }
 
     #[test]
@@ -519,7 +578,7 @@ mod tests {
         assert_eq!(
             got.servers[0],
             Standing {
-                admin: AdminState::Drain,
+                admin: AdminState::Drain.into(),
                 ..Standing::default()
             }
         );
@@ -576,7 +635,7 @@ mod tests {
             assert_eq!(found.collect::<Vec<_>>(), verdicts, "{checks}");
             let standing = got.servers.last().unwrap();
             assert_eq!(
-                (standing.admin, standing.since),
+                (standing.admin.state, standing.since),
                 (AdminState::Drain, want),
                 "{checks}"
             );

@@ -49,7 +49,6 @@ fn usage() {
     for arguments in [
         &[][..],
         &["nonsense"],
-        &["set", "www/web-a", "down"],
         &["reload"],
         &["events", "--since", "yesterday"],
         &["events", "--subject", "a[b"],
@@ -59,6 +58,20 @@ fn usage() {
         &["status", "--nonsense"],
         &["explain"],
         &["run", "--xdp", "sideways"],
+        &["set"],
+        &["set", "www/web-a"],
+        &["set", "www/web-a", "offline"],
+        &["set", "www/web-a", "DOWN"],
+        &["set", "down", "www/web-a"],
+        &["set", "www/web-a", "down", "--for", "2"],
+        &["set", "www/web-a", "down", "--for", "soon"],
+        &["set", "www/web-a", "down", "--for", "0s"],
+        &["set", "www/web-a", "down", "--for", "2years"],
+        &["set", "www/web-a", "down", "--for", "-2h"],
+        &["set", "www/web-a", "auto", "--for", "2h"],
+        &["set", "www/web-a", "down", "--reason", ""],
+        &["set", "www/web-a", "down", "--reason", "a\nb"],
+        &["status", "--color", "red"],
         &["status", "-c", "a.toml", "--socket", "b.sock"],
     ] {
         let run = failover(arguments);
@@ -71,6 +84,34 @@ fn usage() {
     }
     for arguments in [&["--help"][..], &["--version"], &["status", "--help"]] {
         assert_eq!(failover(arguments).code, 0, "{arguments:?}");
+    }
+}
+
+#[test]
+fn usage_errors_say_what_is_expected() {
+    let long = "x".repeat(201);
+    for (arguments, want) in [
+        (
+            &["www/web-a", "drian"][..],
+            "a similar value exists: 'drain'",
+        ),
+        (
+            &["www/web-a", "offline"],
+            "possible values: auto, up, down, drain, maint",
+        ),
+        (&["a/b", "up", "--for", "1ms"], "from 1s to 366days"),
+        (
+            &["a/b", "auto", "--for", "1h"],
+            "auto has no end: what is set for a time becomes auto",
+        ),
+        (
+            &["a/b", "up", "--reason", &long],
+            "expected at most 200 characters, found 201",
+        ),
+    ] {
+        let run = failover(&[&["set"], arguments].concat());
+        assert_eq!(run.code, 2, "{arguments:?}");
+        assert!(run.err.contains(want), "{arguments:?}: {}", run.err);
     }
 }
 
@@ -142,6 +183,17 @@ fn without_a_daemon() {
             &["events"],
             &["events", "--follow", "--json"],
             &["stats"],
+            &[
+                "set",
+                "www/web-a",
+                "wan/*",
+                "drain",
+                "--for",
+                "1day 2h",
+                "--reason",
+                "kernel",
+            ],
+            &["status", "--watch"],
         ] {
             let run = failover(&[command, &place].concat());
             assert_eq!((run.code, run.out.as_str()), (1, ""), "{command:?}");

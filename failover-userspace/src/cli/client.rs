@@ -91,10 +91,21 @@ impl Daemon {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("no daemon answers at {}", path.display())]
+#[error("{} {}", self.trouble(), path.display())]
 struct NoDaemon {
     path: PathBuf,
     source: io::Error,
+}
+
+impl NoDaemon {
+    fn trouble(&self) -> &'static str {
+        match self.source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                "neither control_read nor control_change lets you use"
+            }
+            _ => "no daemon answers at",
+        }
+    }
 }
 
 impl Client {

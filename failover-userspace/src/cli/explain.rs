@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use super::client::unexpected;
 use super::status::priority;
-use super::text::{age, mode, rtt, table};
+use super::text::{age, left, mode, rtt, table};
 use super::{print, print_json};
-use crate::health::{AdminState, Effective, Verdict};
+use crate::health::{Admin, AdminState, Effective, Verdict};
 use crate::policy::{ServerStanding, WanStanding};
 use crate::protocol::{Explain, Reply, Request, ServerStatus, ServiceStatus, XdpState};
 
@@ -48,14 +48,17 @@ fn shown(explain: &Explain, now: Timestamp) -> Result<String, std::fmt::Error> {
         )?;
         let rows = explain.wans.iter().map(|wan| {
             let link = &wan.link;
-            let state = state(link.effective, link.verdict, link.admin);
-            let standing = wan_standing(wan.standing, link.effective).to_owned();
             let ago = age(link.since, now);
+            let standing = wan_standing(wan.standing, link.effective).to_owned();
             vec![
                 wan.address.to_string(),
                 link.name.clone(),
                 standing,
-                format!("{state} for {ago}"),
+                format!(
+                    "{} for {ago}{}",
+                    link.effective,
+                    why(link.verdict, &link.admin, None, now)
+                ),
             ]
         });
         text += &table("  ", &rows.collect::<Vec<_>>());
@@ -68,15 +71,18 @@ fn shown(explain: &Explain, now: Timestamp) -> Result<String, std::fmt::Error> {
         .zip(&explain.standings)
         .map(|(server, standing)| {
             let site = if server.offsite { "offsite" } else { "onsite" };
-            let state = state(server.effective, server.verdict, server.admin);
-            let error = server.last_error.as_ref();
-            let error = error.map_or_else(String::new, |error| format!(": {error}"));
+            let ago = age(server.since, now);
+            let error = server.last_error.as_deref();
             vec![
                 server.name.clone(),
                 SocketAddr::new(server.address, server.port.get()).to_string(),
                 format!("{} {site}", priority(server.priority)),
                 server_standing(*standing, server.effective).to_owned(),
-                format!("{state} for {}{error}", age(server.since, now)),
+                format!(
+                    "{} for {ago}{}",
+                    server.effective,
+                    why(server.verdict, &server.admin, error, now)
+                ),
             ]
         });
     text += &table("  ", &rows.collect::<Vec<_>>());
@@ -166,11 +172,23 @@ fn forwarded(explain: &Explain) -> Option<String> {
     (!forwarded.is_empty()).then(|| forwarded.join("; "))
 }
 
-fn state(effective: Effective, verdict: Verdict, admin: AdminState) -> String {
-    match admin {
-        AdminState::Auto => effective.to_string(),
-        admin => format!("{effective} (admin {admin}, verdict {verdict})"),
+/// Why a state is as it is: the last error, or the operator's word over what the checks say.
+fn why(verdict: Verdict, admin: &Admin, error: Option<&str>, now: Timestamp) -> String {
+    let error = error.map_or_else(String::new, |error| format!(": {error}"));
+    if admin.state == AdminState::Auto {
+        return error;
     }
+    let mut text = format!(" (admin {}", admin.state);
+    if let Some(by) = &admin.by {
+        text += &format!(" by {by}");
+    }
+    if let Some(until) = admin.until {
+        text += &format!(", {} left", left(until, now));
+    }
+    if let Some(reason) = &admin.reason {
+        text += &format!(": {reason}");
+    }
+    text + &format!("; verdict {verdict}{error})")
 }
 
 const fn wan_standing(standing: WanStanding, effective: Effective) -> &'static str {

@@ -10,18 +10,22 @@ mod explain;
 mod log;
 mod pass;
 mod run;
+mod set;
 mod stats;
 mod status;
 mod text;
+mod watch;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anstream::{AutoStream, ColorChoice};
 use anyhow::Result;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 
+use crate::health::{AdminReason, AdminState, Lasting};
 use crate::model::XdpMode;
 
 /// The configuration when no other is named.
@@ -33,6 +37,9 @@ const DEFAULT_CONFIG: &str = "/etc/failover/failover.toml";
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Whether to colour; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    color: Color,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +56,8 @@ enum Command {
     Events(Events),
     /// Show counters of the data plane, of probes and of webhooks
     Stats(Stats),
+    /// Set servers and WAN links to a state, whatever their checks say, or leave them to their checks again
+    Set(Set),
     /// Take the program off all interfaces, remove the rules of port forwarding, and end the daemon
     Detach(Daemon),
     /// Keep a program that passes everything on interfaces; native XDP_TX on veth needs one at the other end
@@ -109,7 +118,7 @@ struct Status {
     /// As JSON
     #[arg(long)]
     json: bool,
-    /// Again every second
+    /// Again every second, in place on a terminal, until Ctrl-C
     #[arg(long)]
     watch: bool,
 }
@@ -159,6 +168,46 @@ struct Events {
     subject: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct Set {
+    /// SERVICE/SERVER or wan/NAME, in which * stands for any characters and ? for one
+    #[arg(value_name = "TARGET", required = true)]
+    targets: Vec<String>,
+    /// auto: as the checks say; up, down: whatever they say; drain: not answered any more, but
+    /// checked; maint: neither answered nor checked
+    #[arg(value_name = "STATE", value_parser = set::state())]
+    state: AdminState,
+    /// Become auto by itself after this time, such as 90s, 30m or 2h
+    #[arg(long = "for", value_name = "TIME")]
+    lasting: Option<Lasting>,
+    /// Why, for others to read
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<AdminReason>,
+    #[command(flatten)]
+    daemon: Daemon,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Whether to colour.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+impl From<Color> for ColorChoice {
+    fn from(color: Color) -> Self {
+        match color {
+            Color::Auto => Self::Auto,
+            Color::Always => Self::Always,
+            Color::Never => Self::Never,
+        }
+    }
+}
+
 /// How the program is attached.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Xdp {
@@ -192,13 +241,16 @@ pub fn command() -> clap::Command {
 /// Does what the command line says.
 #[must_use]
 pub fn main() -> ExitCode {
-    let done = match Cli::parse().command {
+    let Cli { command, color } = Cli::parse();
+    ColorChoice::from(color).write_global();
+    let done = match command {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::check(&args),
         Command::Status(args) => status::status(&args),
         Command::Explain(args) => explain::explain(&args),
         Command::Events(args) => events::events(&args),
         Command::Stats(args) => stats::stats(&args),
+        Command::Set(args) => set::set(&args),
         Command::Detach(daemon) => client::detach(&daemon),
         Command::XdpPass { interfaces } => pass::pass(&interfaces),
     };
@@ -212,9 +264,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Writes to standard output.
+/// Writes to standard output, without colours where they are not wanted.
 fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
+    let mut out = AutoStream::auto(io::stdout()).lock();
     out.write_all(text.as_bytes())?;
     out.flush()?;
     Ok(())

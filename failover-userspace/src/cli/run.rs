@@ -68,7 +68,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     }
     let model = Arc::new(loaded.model);
 
-    let socket = Socket::bind(&model.settings.control_socket)?;
+    let socket = Socket::bind(&model.settings.control_socket, &model.settings.control)?;
     let metrics = model.settings.metrics.map(metrics::Server::bind);
     let metrics = metrics.transpose()?;
     // Capabilities belong to threads: what is given up must be before there are any.

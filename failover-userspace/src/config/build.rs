@@ -12,6 +12,7 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::Overrides;
+use super::access::WhoSpec;
 use super::check::{CaFiles, Check};
 use super::name::suffixes;
 use super::port_forward;
@@ -26,6 +27,7 @@ use crate::model::{
     CookieSecret, Egress, Model, Name, Probe, ProbeId, SerialPolicy, Settings, Wan, WanId,
     WanTarget, XdpMode, Zone, ZoneId,
 };
+use crate::rights::{Access, Right, Who};
 
 /// Listen addresses of one family.
 const LISTEN_LIMIT: usize = 16;
@@ -145,11 +147,25 @@ fn settings(
         nsid: spec.nsid.value().cloned(),
         cookies,
         control_socket,
+        control: control(spec, report),
         state_dir: path(spec.state_dir.value(), "/var/lib/failover"),
         bpf_dir: path(spec.bpf_dir.value(), "/sys/fs/bpf/failover"),
         max_stale: spec.max_stale.value_or(Some(Duration::from_secs(30))),
         metrics: spec.metrics.value().copied(),
     })
+}
+
+/// Who may use the control socket.
+fn control(spec: &ServerSpec, report: &mut Report<'_>) -> Access {
+    let access = Access {
+        read: WhoSpec::resolve(&spec.control_read, Right::Read.key(), report),
+        change: WhoSpec::resolve(&spec.control_change, Right::Change.key(), report),
+    };
+    if let (Who::All, Some(written)) = (&access.change, spec.control_change.given()) {
+        let message = "control_change: every user of this host may change what is answered, and end the daemon";
+        report.warn(written.span, message);
+    }
+    access
 }
 
 /// The key of server cookies; by default one that is made up for each run.

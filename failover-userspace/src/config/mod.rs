@@ -6,6 +6,7 @@
 //! and produce the model. On the way nobody stops at a mistake: it is noted in `report`, and
 //! reading goes on with what is left. There is a model only if no mistake was noted.
 
+mod access;
 mod build;
 mod check;
 mod diagnostic;
@@ -26,6 +27,8 @@ mod zonefile;
 use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+
+pub(crate) use reader::closest;
 
 use crate::model::{Model, XdpMode};
 use report::Report;

@@ -224,7 +224,7 @@ impl<'a> Table<'a> {
 }
 
 /// The word that was probably meant.
-pub(super) fn closest<'w>(written: &str, words: &[&'w str]) -> Option<&'w str> {
+pub(crate) fn closest<'w>(written: &str, words: &[&'w str]) -> Option<&'w str> {
     let (distance, word) = words
         .iter()
         .map(|word| (distance(written, word), *word))

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::{DeTable, DeValue};
 
+use super::access::WhoSpec;
 use super::check::{CheckSpec, ChecksSpec};
 use super::reader::{Field, List, Node, Table, Tables};
 use super::report::{Report, Span};
@@ -42,6 +43,8 @@ pub(super) struct ServerSpec {
     pub(super) cookies: Field<bool>,
     pub(super) cookie_secret: Field<CookieSecret>,
     pub(super) control_socket: Field<PathBuf>,
+    pub(super) control_read: Field<WhoSpec>,
+    pub(super) control_change: Field<WhoSpec>,
     pub(super) state_dir: Field<PathBuf>,
     pub(super) bpf_dir: Field<PathBuf>,
     pub(super) max_stale: Field<Option<Duration>>,
@@ -166,6 +169,8 @@ impl ServerSpec {
             cookies: table.optional("cookies", report, value::boolean),
             cookie_secret: table.optional("cookie_secret", report, value::cookie_secret),
             control_socket: table.optional("control_socket", report, value::path),
+            control_read: table.optional("control_read", report, WhoSpec::read),
+            control_change: table.optional("control_change", report, WhoSpec::read),
             state_dir: table.optional("state_dir", report, value::path),
             bpf_dir: table.optional("bpf_dir", report, value::path),
             max_stale: table.optional("max_stale", report, value::max_stale),

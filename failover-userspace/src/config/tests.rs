@@ -15,6 +15,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{Egress, OnAllDown, Priority, ProbeTarget, Site, Tier};
+use crate::rights::{Access, Who};
 
 const REFERENCE: &str = include_str!("../../../examples/reference.toml");
 const ZONE: &str = include_str!("../../../examples/example.com.zone");
@@ -355,6 +356,71 @@ fn metrics_have_an_address_and_a_port() {
         "port = 9153\nmetrics = ^\"[::]:9153\"",
         "another port than the name server's, found [::]:9153",
     )]);
+}
+
+#[test]
+fn rights_are_of_users_and_groups_of_this_host() {
+    const NOBODY: Who = Who::NOBODY;
+    let listed = |users: &[u32], groups: &[u32]| Who::Listed {
+        users: users.to_vec(),
+        groups: groups.to_vec(),
+    };
+    for (lines, read, change) in [
+        ("", NOBODY, NOBODY),
+        ("control_read = []", NOBODY, NOBODY),
+        ("control_read = \"all\"", Who::All, NOBODY),
+        (
+            "control_read = [\"user:root\", \"group:4000000000\", \"user:7\", \"group:root\"]",
+            listed(&[0, 7], &[4_000_000_000, 0]),
+            NOBODY,
+        ),
+        (
+            "control_change = [\"group:root\"]",
+            NOBODY,
+            listed(&[], &[0]),
+        ),
+    ] {
+        let model = model("[server]\n", &format!("[server]\n{lines}\n"));
+        assert_eq!(model.settings.control, Access { read, change }, "{lines}");
+    }
+    for (value, message) in [
+        ("^true", "expected \"all\", or an array such as"),
+        ("^\"group:root\"", "expected \"all\", or an array such as"),
+        ("[^\"root\"]", "expected \"user:NAME\" or \"group:NAME\""),
+        ("[^\"all\"]", "expected \"user:NAME\" or \"group:NAME\""),
+        ("[^\"user:\"]", "expected \"user:NAME\" or \"group:NAME\""),
+        ("[^0]", "expected \"user:NAME\" or \"group:NAME\""),
+        (
+            "[\"user:root\", ^\"user:no such user\"]",
+            "expected a user of this host, found \"user:no such user\"",
+        ),
+        (
+            "[^\"group:no such group\"]",
+            "expected a group of this host, found \"group:no such group\"",
+        ),
+        // Nobody's id.
+        ("[^\"user:4294967295\"]", "expected a user of this host"),
+        (
+            "[\"group:root\", ^\"group:root\"]",
+            "\"group:root\", first on line",
+        ),
+    ] {
+        for key in ["control_read", "control_change"] {
+            let lines = format!("[server]\n{key} = {value}\n");
+            let (toml, line, column) = edited("[server]\n", &lines);
+            for text in [message, key] {
+                check_errors(&toml, &[(line, column, text)]);
+            }
+        }
+    }
+    let (toml, line, column) = edited("[server]\n", "[server]\ncontrol_change = ^\"all\"\n");
+    let loaded = load_text(&toml, ZONE).unwrap();
+    let warning = (
+        line,
+        column,
+        "control_change: every user of this host may change",
+    );
+    check_findings(&loaded.warnings, &[warning], &toml);
 }
 
 #[test]

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
+use super::admin::Expiries;
 use super::event::Event;
 use crate::dataplane::{AttachedMode, Change, Generation};
 use crate::health::{
-    AdminState, Carrier, Effective, Failure, Machine, Pace, Targets, Verdict, effective,
-    link_verdict, server_verdict,
+    Admin, Carrier, Effective, Failure, Machine, Pace, Targets, Verdict, effective, link_verdict,
+    server_verdict,
 };
 use crate::model::{Model, OnAllDown, ProbeId, ServerId, ServiceId, WanId};
 use crate::policy::{self, Answer, Decision, Forward, View};
@@ -57,11 +58,11 @@ pub enum Input {
     /// An interface came, went, or changed its carrier.
     Link(LinkEvent),
     /// The operator spoke.
-    Admin(Subject, AdminState),
+    Admin(Subject, Admin),
 }
 
 /// What has a verdict and an admin state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// A server.
     Server(ServerId),
@@ -104,7 +105,7 @@ pub enum Command {
 #[derive(Debug)]
 pub struct Core {
     pub(super) model: Arc<Model>,
-    index: Index,
+    pub(super) index: Index,
     pub(super) probes: Vec<ProbeState>,
     pub(super) servers: Subjects,
     pub(super) wans: Subjects,
@@ -115,6 +116,10 @@ pub struct Core {
     pub(super) generation: Generation,
     /// Probes by kind and outcome.
     pub(super) outcomes: BTreeMap<(&'static str, &'static str), u64>,
+    /// When admin states end.
+    pub(super) expiries: Expiries,
+    /// The last time that [`Core::settle`] was told.
+    seen: Now,
     phase: Phase,
     /// Services that depend on what has changed.
     dirty: Vec<ServiceId>,
@@ -122,16 +127,16 @@ pub struct Core {
     in_flight: Vec<ServiceId>,
     /// Services whose connections go somewhere else now.
     rerouted: Vec<ServiceId>,
-    commands: Vec<Command>,
+    pub(super) commands: Vec<Command>,
 }
 
 /// Who depends on what.
 #[derive(Debug)]
-struct Index {
+pub(super) struct Index {
     /// Of each probe.
     users: Vec<Vec<Subject>>,
     /// Of each link.
-    services: Vec<Vec<ServiceId>>,
+    pub(super) services: Vec<Vec<ServiceId>>,
     /// Of each interface.
     wans: HashMap<String, Vec<WanId>>,
 }
@@ -151,7 +156,7 @@ pub(super) struct ProbeState {
 /// Servers or links, each by its index.
 #[derive(Debug)]
 pub(super) struct Subjects {
-    pub(super) admin: Vec<AdminState>,
+    pub(super) admin: Vec<Admin>,
     pub(super) verdict: Vec<Verdict>,
     pub(super) effective: Vec<Effective>,
     pub(super) since: Vec<Timestamp>,
@@ -173,7 +178,7 @@ pub(super) struct ServiceState {
     /// The answer has been decided, but not published.
     pub(super) unpublished: bool,
     /// It is in [`Core::dirty`].
-    dirty: bool,
+    pub(super) dirty: bool,
 }
 
 /// An interface the program belongs on.
@@ -202,7 +207,7 @@ enum Phase {
 impl Subjects {
     fn new(kept: Vec<Standing>, now: Now) -> Self {
         Self {
-            admin: kept.iter().map(|standing| standing.admin).collect(),
+            admin: kept.iter().map(|standing| standing.admin.clone()).collect(),
             verdict: vec![Verdict::Unknown; kept.len()],
             effective: vec![Effective::Unknown; kept.len()],
             since: vec![now.wall; kept.len()],
@@ -212,7 +217,7 @@ impl Subjects {
 
     fn standing(&self, index: usize) -> Standing {
         Standing {
-            admin: self.admin[index],
+            admin: self.admin[index].clone(),
             effective: self.effective[index],
             since: Some(self.since[index]),
         }
@@ -221,10 +226,10 @@ impl Subjects {
     /// Sets the verdict; tells whether verdict and effective state have changed.
     fn set(&mut self, index: usize, verdict: Verdict, restoring: bool, now: Now) -> (bool, bool) {
         let before = (self.verdict[index], self.effective[index]);
-        let after = (verdict, effective(self.admin[index], verdict));
+        let after = (verdict, effective(self.admin[index].state, verdict));
         (self.verdict[index], self.effective[index]) = after;
         if before.1 != after.1 {
-            let kept = self.kept[index];
+            let kept = &self.kept[index];
             let same = restoring && kept.effective == after.1;
             self.since[index] = kept.since.filter(|_| same).unwrap_or(now.wall);
         }
@@ -315,19 +320,22 @@ impl Core {
         let round = ROUND_STEP * u32::try_from(model.probes.len()).unwrap_or(u32::MAX);
         let interval = model.probes.iter().map(|probe| probe.timing.interval).max();
         let length = timeout.unwrap_or_default() + round.min(interval.unwrap_or_default());
+        let (servers, wans) = (kept.servers.clone(), kept.wans.clone());
         let mut core = Self {
             phase: Phase::FirstRound {
                 deadline: now.at + length + ROUND_GRACE,
                 awaited: watched + probes.iter().filter(|probe| !probe.heard).count(),
             },
             probes,
-            servers: Subjects::new(kept.servers.clone(), now),
-            wans: Subjects::new(kept.wans.clone(), now),
+            servers: Subjects::new(servers, now),
+            wans: Subjects::new(wans, now),
             carriers: carriers.collect(),
             services: services.collect(),
             interfaces: interfaces.collect(),
             generation: Generation(0),
             outcomes: BTreeMap::new(),
+            expiries: Expiries::default(),
+            seen: now,
             dirty: Vec::new(),
             in_flight: Vec::new(),
             rerouted: Vec::new(),
@@ -335,6 +343,7 @@ impl Core {
             index,
             model,
         };
+        let expired = core.restore_admins(now);
         for subject in core.subjects() {
             core.refresh(subject, now);
         }
@@ -343,6 +352,9 @@ impl Core {
         }
         // What has been so all along is no news, and the paces are asked for.
         core.commands.clear();
+        for event in expired {
+            core.tell_admin(event);
+        }
         core
     }
 
@@ -363,13 +375,15 @@ impl Core {
         match input {
             Input::Probe(report) => self.on_report(report, now),
             Input::Link(event) => self.on_link(&event, now),
-            Input::Admin(subject, state) => self.on_admin(subject, state, now),
+            Input::Admin(subject, admin) => self.on_admin(subject, admin, now),
         }
     }
 
     /// What is to be done now, in this order.
     #[must_use]
     pub fn settle(&mut self, now: Now) -> Vec<Command> {
+        self.seen = now;
+        self.expire(now);
         let mut commands = Vec::new();
         match self.phase {
             Phase::FirstRound { deadline, awaited } if awaited == 0 || now.at >= deadline => {
@@ -413,7 +427,8 @@ impl Core {
             .interfaces
             .iter()
             .filter_map(|interface| interface.retry);
-        phase.into_iter().chain(retries).min()
+        let expiry = self.expiries.next_after(self.seen);
+        phase.into_iter().chain(retries).chain(expiry).min()
     }
 
     /// What [`Core::settle`] asked to publish has been published.
@@ -468,7 +483,7 @@ impl Core {
         }
     }
 
-    fn subjects(&self) -> impl Iterator<Item = Subject> + use<> {
+    pub(super) fn subjects(&self) -> impl Iterator<Item = Subject> + use<> {
         let servers = (0..).map(ServerId).take(self.model.servers.len());
         let wans = (0..).map(WanId).take(self.model.wans.len());
         servers.map(Subject::Server).chain(wans.map(Subject::Wan))
@@ -547,24 +562,7 @@ impl Core {
         }
     }
 
-    fn on_admin(&mut self, subject: Subject, state: AdminState, now: Now) {
-        let (subjects, index) = self.slot(subject);
-        let from = std::mem::replace(&mut subjects.admin[index], state);
-        if from == state {
-            return;
-        }
-        let to = state;
-        let event = Event::Admin { subject, from, to };
-        self.commands.push(Command::Log(event));
-        for probe in self.probes_of(subject) {
-            self.repace(probe, now);
-        }
-        self.refresh(subject, now);
-        // Admin states are kept even if nothing follows from them.
-        self.save(subject);
-    }
-
-    fn slot(&mut self, subject: Subject) -> (&mut Subjects, usize) {
+    pub(super) fn slot(&mut self, subject: Subject) -> (&mut Subjects, usize) {
         match subject {
             Subject::Server(id) => (&mut self.servers, id.index()),
             Subject::Wan(id) => (&mut self.wans, id.index()),
@@ -577,7 +575,7 @@ impl Core {
             .find(|interface| interface.name == name)
     }
 
-    fn probes_of(&self, subject: Subject) -> Vec<ProbeId> {
+    pub(super) fn probes_of(&self, subject: Subject) -> Vec<ProbeId> {
         match subject {
             Subject::Server(id) => self.model.server(id).probes.clone(),
             Subject::Wan(id) => {
@@ -587,10 +585,10 @@ impl Core {
         }
     }
 
-    fn admin(&self, subject: Subject) -> AdminState {
+    pub(super) fn admin(&self, subject: Subject) -> &Admin {
         match subject {
-            Subject::Server(id) => self.servers.admin[id.index()],
-            Subject::Wan(id) => self.wans.admin[id.index()],
+            Subject::Server(id) => &self.servers.admin[id.index()],
+            Subject::Wan(id) => &self.wans.admin[id.index()],
         }
     }
 
@@ -609,9 +607,11 @@ impl Core {
 
     /// How often a probe runs: not at all if nobody who uses it is to be checked, else as
     /// its machine says.
-    fn repace(&mut self, id: ProbeId, now: Now) {
+    pub(super) fn repace(&mut self, id: ProbeId, now: Now) {
         let users = &self.index.users[id.index()];
-        let checked = users.iter().any(|user| self.admin(*user).is_checked());
+        let checked = users
+            .iter()
+            .any(|user| self.admin(*user).state.is_checked());
         let timing = self.model.probe(id).timing;
         let probe = &mut self.probes[id.index()];
         let before = probe.pace;
@@ -633,10 +633,11 @@ impl Core {
         }
         self.commands.push(Command::SetPace(id, pace));
         if pace == Pace::Paused {
-            self.hear(id);
-        } else if before == Pace::Paused {
+            // Maintenance may end while the daemon is down.
             let record = Record::Verdict(id, Verdict::Unknown);
             self.commands.push(Command::Save(record));
+            self.hear(id);
+        } else if before == Pace::Paused {
             self.refresh_users(id, now);
         }
     }
@@ -648,7 +649,7 @@ impl Core {
     }
 
     /// Derives verdict and effective state, and notes who depends on them.
-    fn refresh(&mut self, subject: Subject, now: Now) {
+    pub(super) fn refresh(&mut self, subject: Subject, now: Now) {
         let verdict = self.verdict(subject);
         let restoring = !self.is_live();
         let (subjects, index) = self.slot(subject);
@@ -690,7 +691,7 @@ impl Core {
             .collect()
     }
 
-    fn save(&mut self, subject: Subject) {
+    pub(super) fn save(&mut self, subject: Subject) {
         let record = match subject {
             Subject::Server(id) => Record::Server(id, self.servers.standing(id.index())),
             Subject::Wan(id) => Record::Wan(id, self.wans.standing(id.index())),
@@ -710,7 +711,7 @@ impl Core {
                 id,
                 from,
                 verdict: self.servers.verdict[id.index()],
-                admin: self.servers.admin[id.index()],
+                admin: self.servers.admin[id.index()].clone(),
                 effective: self.servers.effective[id.index()],
                 failed: with_error(self.failing(id)),
                 first,
@@ -722,7 +723,7 @@ impl Core {
                     id,
                     from,
                     verdict: self.wans.verdict[id.index()],
-                    admin: self.wans.admin[id.index()],
+                    admin: self.wans.admin[id.index()].clone(),
                     effective: self.wans.effective[id.index()],
                     carrier: self.carriers[id.index()],
                     targets: self.targets(id),

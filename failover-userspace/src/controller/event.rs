@@ -6,7 +6,7 @@ mod log;
 mod news;
 
 use crate::dataplane::{AttachedMode, Generation};
-use crate::health::{AdminState, Carrier, Effective, Failure, Targets, Verdict};
+use crate::health::{Admin, AdminState, Carrier, Effective, Failure, Targets, Verdict};
 use crate::journal::Kind;
 use crate::model::{ProbeId, ServerId, ServiceId, WanId};
 use crate::policy::Decision;
@@ -25,7 +25,7 @@ pub enum Event {
         /// What the checks say.
         verdict: Verdict,
         /// What the operator says.
-        admin: AdminState,
+        admin: Admin,
         /// What follows.
         effective: Effective,
         /// A check whose last probe failed, and why it did.
@@ -42,7 +42,7 @@ pub enum Event {
         /// What the checks say.
         verdict: Verdict,
         /// What the operator says.
-        admin: AdminState,
+        admin: Admin,
         /// What follows.
         effective: Effective,
         /// Whether its interface has carrier; `None`: not known yet.
@@ -54,6 +54,8 @@ pub enum Event {
         /// Nothing has been published yet.
         first: bool,
     },
+    /// What the operator says, or until when, or why.
+    Admin(AdminEvent),
     /// What a service answers, or why.
     Service {
         /// Which.
@@ -62,15 +64,6 @@ pub enum Event {
         before: Option<Decision>,
         /// The decision.
         decision: Decision,
-    },
-    /// The operator spoke.
-    Admin {
-        /// Of whom.
-        subject: Subject,
-        /// The state before.
-        from: AdminState,
-        /// The state from now on.
-        to: AdminState,
     },
     /// Nothing could be published; said once until it can.
     Refused {
@@ -131,6 +124,17 @@ pub enum Event {
     },
 }
 
+/// The operator has spoken of a server or a link, or the time of an order is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminEvent {
+    /// Of which.
+    pub subject: Subject,
+    /// What it was.
+    pub before: AdminState,
+    /// What it is now; nobody's order: its time is over.
+    pub after: Admin,
+}
+
 impl Event {
     /// Whether it is as it should be from the start: no news, but for those who look closely.
     #[must_use]
@@ -156,7 +160,7 @@ impl Event {
             Self::Server { .. } => Kind::Server,
             Self::Wan { .. } => Kind::Wan,
             Self::Service { .. } => Kind::Service,
-            Self::Admin { .. } => Kind::Admin,
+            Self::Admin(_) => Kind::Admin,
             Self::Refused { .. } | Self::Published { .. } => Kind::Publication,
             Self::NoInterface { .. }
             | Self::Attached { .. }

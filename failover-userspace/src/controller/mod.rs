@@ -5,7 +5,7 @@
 //!   link events ───┼─► Input ──►│  Core   ├───────────►│ shell │──► paces of probes
 //!   admin states ──┘            │ (pure)  │            │       │──► log, journal, state file
 //!                               └────▲────┘            └───▲───┘
-//!                                    └────── Query ────────┘ status, explain, stats, detach
+//!                                    └────── Query ────────┘ status, explain, stats, set, detach
 //! ```
 //!
 //! The [`Core`] holds the rules and no I/O: inputs go in, time is an argument, and
@@ -16,10 +16,13 @@
 //! The [`Controller`] is the shell: one task that waits, feeds the core, and does what it
 //! says. Everybody else sends it a [`Query`].
 
+mod admin;
 mod core;
 mod event;
 mod sample;
+mod set;
 mod shell;
+mod target;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -27,7 +30,9 @@ mod tests;
 mod view;
 
 pub use self::core::{Command, Core, Input, Now, Subject};
-pub use event::Event;
+pub use event::{AdminEvent, Event};
 pub use sample::MetricsPart;
+pub use set::{Set, SetReply};
 pub use shell::{Controller, Ended, Inputs, Publish, Query, Setup};
+pub use target::UnknownTargets;
 pub use view::{Part, StatsPart};

@@ -118,7 +118,7 @@ impl Core {
 fn health(subjects: &Subjects, index: usize) -> Health {
     Health {
         verdict: subjects.verdict[index],
-        admin: subjects.admin[index],
+        admin: subjects.admin[index].state,
         effective: subjects.effective[index],
     }
 }

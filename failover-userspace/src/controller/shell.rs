@@ -15,6 +15,8 @@ use tracing::{debug, info, warn};
 use super::Event;
 use super::core::{Command, Core, Input, Now};
 use super::sample::MetricsPart;
+use super::set::{Set, SetReply, Waiting};
+use super::target::UnknownTargets;
 use super::view::{Part, StatsPart};
 use crate::dataplane::{self, AttachedMode, Change, Generation};
 use crate::forward::Forwarder;
@@ -106,6 +108,8 @@ pub enum Query {
         usize,
         oneshot::Sender<Result<MetricsPart, dataplane::Error>>,
     ),
+    /// Set admin states. Replies when what follows has been published.
+    Set(Set, oneshot::Sender<Result<SetReply, UnknownTargets>>),
     /// Take the program off all interfaces and the rules out of the kernel, and end.
     Detach(oneshot::Sender<Detached>),
 }
@@ -162,6 +166,7 @@ pub struct Controller<P> {
     ready: bool,
     /// The last publication was refused.
     refused: bool,
+    waiting: Waiting,
 }
 
 impl<P: Publish> Controller<P> {
@@ -196,6 +201,7 @@ impl<P: Publish> Controller<P> {
             next_beat: Instant::now(),
             ready: false,
             refused: false,
+            waiting: Waiting::default(),
         }
     }
 
@@ -228,10 +234,11 @@ impl<P: Publish> Controller<P> {
         notify(&[NotifyState::Status("waiting for the first round of probes")]);
         let mut stop = pin!(stop);
         loop {
-            let wake_at = self
-                .core
-                .wake_at()
-                .map_or(self.next_beat, |at| at.min(self.next_beat));
+            let wakes = [self.core.wake_at(), self.waiting.deadline()];
+            let wake_at = wakes
+                .into_iter()
+                .flatten()
+                .fold(self.next_beat, Instant::min);
             let mut query = None;
             tokio::select! {
                 biased;
@@ -252,7 +259,7 @@ impl<P: Publish> Controller<P> {
             // Not only when nothing else happens.
             let query = query.or_else(|| inputs.queries.try_recv().ok());
             if let Some(query) = query
-                && self.answer(query) == Some(Ended::Detached)
+                && self.answer(query)? == Some(Ended::Detached)
             {
                 return Ok(Ended::Detached);
             }
@@ -363,6 +370,7 @@ impl<P: Publish> Controller<P> {
             let generation = self.plane.generation();
             self.tell(&Event::Ready { generation }, now);
         }
+        self.waiting.answer(&self.core, now.at);
         Ok(())
     }
 
@@ -442,7 +450,7 @@ impl<P: Publish> Controller<P> {
         Ok(())
     }
 
-    fn answer(&mut self, query: Query) -> Option<Ended> {
+    fn answer(&mut self, query: Query) -> Result<Option<Ended>> {
         match query {
             Query::Status(from, reply) => {
                 let counters = self.plane.counters();
@@ -469,6 +477,18 @@ impl<P: Publish> Controller<P> {
             Query::Metrics(from, reply) => {
                 let _ = reply.send(self.metrics(from));
             }
+            Query::Set(set, reply) => {
+                let now = Now::read();
+                match self.core.set(&set, now) {
+                    Ok(done) => {
+                        self.settle()?;
+                        let saved = self.saver.flush();
+                        self.waiting.push(done, saved, reply, now.at);
+                        self.waiting.answer(&self.core, now.at);
+                    }
+                    Err(error) => drop(reply.send(Err(error))),
+                }
+            }
             Query::Detach(reply) => {
                 let interfaces = self.detach_all();
                 let rules = self.forwarder.remove();
@@ -476,10 +496,10 @@ impl<P: Publish> Controller<P> {
                     interfaces,
                     rules: rules.map_err(|error| error.to_string()),
                 });
-                return Some(Ended::Detached);
+                return Ok(Some(Ended::Detached));
             }
         }
-        None
+        Ok(None)
     }
 
     fn metrics(&self, from: usize) -> Result<MetricsPart, dataplane::Error> {

@@ -76,10 +76,14 @@ impl Bench {
     }
 
     pub(crate) fn restarted(model: Model, kept: Kept) -> Self {
+        Self::restarted_at(model, kept, Timestamp::UNIX_EPOCH)
+    }
+
+    pub(crate) fn restarted_at(model: Model, kept: Kept, wall: Timestamp) -> Self {
         let model = Arc::new(model);
         let now = Now {
             at: Instant::now(),
-            wall: Timestamp::UNIX_EPOCH,
+            wall,
         };
         Self {
             core: Core::new(Arc::clone(&model), &kept, now),
@@ -120,7 +124,7 @@ impl Bench {
                 let state: AdminState = rest[1..].parse().expect(input);
                 return self
                     .core
-                    .input(Input::Admin(self.subject(name), state), self.now);
+                    .input(Input::Admin(self.subject(name), state.into()), self.now);
             }
             sign => {
                 let carrier = if sign == "=" {
@@ -211,17 +215,14 @@ impl Bench {
                 Event::Wan { id, effective, .. } => {
                     format!("log {} {effective}", self.model.wan(*id).name)
                 }
+                Event::Admin(event) => {
+                    let name = event.subject.name(&self.model);
+                    format!("log {name} {} -> {}", event.before, event.after.state)
+                }
                 Event::Service { id, decision, .. } => {
                     format!("log {}: {}", self.model.service(*id).name, decision.reason)
                 }
                 Event::NoInterface { name } => format!("log no {name}"),
-                Event::Admin { subject, from, to } => {
-                    let name = match subject {
-                        Subject::Server(id) => &self.model.server(*id).name,
-                        Subject::Wan(id) => &self.model.wan(*id).name,
-                    };
-                    format!("log {name} told {to}, was {from}")
-                }
                 // The shell's own.
                 other => format!("log {other:?}"),
             },

@@ -3,13 +3,13 @@
 //! A million services take a while to list. So they are listed in parts, between which the
 //! controller does its work.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use failover_common::counters::{Counters, ServiceHits};
 
 use super::core::{Core, ProbeState};
 use crate::dataplane::named_counters;
-use crate::model::{ProbeId, ServerId, ServiceId, Site, WanId};
+use crate::model::{ProbeId, ServerId, ServiceId, Site, Tier, WanId};
 use crate::policy::{self, Answer, Destination, Reason};
 use crate::protocol::{
     CheckStatus, Explain, ExplainForward, ExplainWan, InterfaceStatus, PacketCounters,
@@ -27,6 +27,14 @@ pub struct Part {
     pub status: Status,
     /// Where the next part begins.
     pub next: Option<usize>,
+}
+
+/// What a service answers, and why, in words.
+pub(super) struct Answered {
+    pub(super) tier: Option<Tier>,
+    pub(super) reason: String,
+    pub(super) answer: Vec<IpAddr>,
+    pub(super) rcode: String,
 }
 
 /// A part of the counters.
@@ -156,19 +164,11 @@ impl Core {
         status.collect()
     }
 
-    fn service_status(&self, id: ServiceId) -> ServiceStatus {
-        let service = self.model.service(id);
-        let state = &self.services[id.index()];
-        let decision = state.decision.as_ref();
+    pub(super) fn answered(&self, id: ServiceId) -> Answered {
+        let decision = self.services[id.index()].decision.as_ref();
         let addresses = decision.map_or(&[][..], |decision| decision.answer.addresses());
         let servfail = decision.is_some_and(|decision| decision.answer == Answer::Servfail);
-        ServiceStatus {
-            name: service.name.clone(),
-            fqdn: service
-                .fqdn
-                .iter()
-                .map(|fqdn| fqdn.name.to_string())
-                .collect(),
+        Answered {
             tier: decision.and_then(|decision| match decision.reason {
                 Reason::Tier(tier) => Some(tier),
                 Reason::AllDown(_) => None,
@@ -179,6 +179,29 @@ impl Core {
             ),
             answer: addresses.iter().map(|weighted| weighted.address).collect(),
             rcode: if servfail { "SERVFAIL" } else { "NOERROR" }.to_owned(),
+        }
+    }
+
+    fn service_status(&self, id: ServiceId) -> ServiceStatus {
+        let service = self.model.service(id);
+        let state = &self.services[id.index()];
+        let Answered {
+            tier,
+            reason,
+            answer,
+            rcode,
+        } = self.answered(id);
+        ServiceStatus {
+            name: service.name.clone(),
+            fqdn: service
+                .fqdn
+                .iter()
+                .map(|fqdn| fqdn.name.to_string())
+                .collect(),
+            tier,
+            reason,
+            answer,
+            rcode,
             ttl: service.ttl,
             since: state.since,
             generation: state.generation,
@@ -200,7 +223,7 @@ impl Core {
             priority: server.priority,
             offsite: server.site == Site::Offsite,
             verdict: self.servers.verdict[at],
-            admin: self.servers.admin[at],
+            admin: self.servers.admin[at].clone(),
             effective: self.servers.effective[at],
             since: self.servers.since[at],
             last_error: self.server_error(id),
@@ -246,7 +269,7 @@ impl Core {
         WanStatus {
             name: wan.name.clone(),
             verdict: self.wans.verdict[at],
-            admin: self.wans.admin[at],
+            admin: self.wans.admin[at].clone(),
             effective: self.wans.effective[at],
             since: self.wans.since[at],
             interface: wan.interface.clone(),

@@ -2,8 +2,8 @@
 //!
 //! The reference case in the lab, the daemon with native XDP. A client asks every two
 //! milliseconds; the clock runs from the start of the fault to the first reply with the new
-//! addresses. What it takes to kill a process or to run `ip` is in the figure. The faults take
-//! turns, and begin at moments that are spread over the interval of the probes.
+//! addresses. What it takes to kill a process or to run `ip` or `failover set` is in the figure.
+//! The faults take turns, and begin at moments that are spread over the interval of the probes.
 
 use std::net::IpAddr;
 use std::thread;
@@ -57,10 +57,16 @@ const SETTINGS: [Settings; 2] = [
 struct Fault {
     name: &'static str,
     kind: Kind,
-    strike: fn(&Handle) -> Result<()>,
-    repair: fn(&Handle) -> Result<()>,
+    strike: fn(&Scene<'_>) -> Result<()>,
+    repair: fn(&Scene<'_>) -> Result<()>,
     server: IpAddr,
     answer: &'static [IpAddr],
+}
+
+/// Where faults happen.
+struct Scene<'a> {
+    lab: &'a Handle,
+    daemon: &'a Daemon,
 }
 
 /// How the daemon learns of a fault.
@@ -70,36 +76,52 @@ enum Kind {
     Refused,
     /// Each probe fails when its time is over.
     TimedOut,
-    /// The kernel says it.
+    /// The kernel says it, or the operator.
     Told,
 }
 
-const FAULTS: [Fault; 3] = [
+const FAULTS: [Fault; 4] = [
     Fault {
         name: "port refused",
         kind: Kind::Refused,
-        strike: |lab| lab.kill(Server::WebA),
-        repair: |lab| lab.revive(Server::WebA),
+        strike: |scene| scene.lab.kill(Server::WebA),
+        repair: |scene| scene.lab.revive(Server::WebA),
         server: NS1,
         answer: &[OFFSITE],
     },
     Fault {
         name: "black hole",
         kind: Kind::TimedOut,
-        strike: |lab| lab.black_hole(Server::WebA),
-        repair: |lab| lab.revive(Server::WebA),
+        strike: |scene| scene.lab.black_hole(Server::WebA),
+        repair: |scene| scene.lab.revive(Server::WebA),
         server: NS1,
         answer: &[OFFSITE],
     },
     Fault {
         name: "carrier lost",
         kind: Kind::Told,
-        strike: |lab| lab.set_link(Wan::Wan1, LinkState::Down),
-        repair: |lab| lab.set_link(Wan::Wan1, LinkState::Up),
+        strike: |scene| scene.lab.set_link(Wan::Wan1, LinkState::Down),
+        repair: |scene| scene.lab.set_link(Wan::Wan1, LinkState::Up),
         server: NS2,
         answer: &[WAN2],
     },
+    Fault {
+        name: "forced state",
+        kind: Kind::Told,
+        strike: |scene| scene.set("down"),
+        repair: |scene| scene.set("auto"),
+        server: NS1,
+        answer: &[OFFSITE],
+    },
 ];
+
+impl Scene<'_> {
+    /// `failover set` for web-a.
+    fn set(&self, state: &str) -> Result<()> {
+        let set = self.daemon.query(&["set", "www/web-a", state]);
+        set.map(drop)
+    }
+}
 
 impl Settings {
     fn in_words(&self) -> String {
@@ -175,9 +197,9 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
     table.note(
         "default: interval 1s, timeout 500ms, fastinter 200ms, fall 3. fast: interval 100ms, \
          timeout 100ms, fall 2. The client asks every 2 ms and more often for the last row, whose \
-         clock starts when the controller has a new verdict.",
+         clock starts when the controller has a new verdict. Forced state: from the start of \
+         `failover set`.",
     );
-    table.leave_out("forced state: there is no `failover set` yet");
     table.leave_out(
         "other name servers: of those that are compared with, only gdnsd checks the health of \
          servers, at intervals too long for this run",
@@ -226,6 +248,10 @@ fn measure(context: &Context, settings: &Settings, repetitions: u32) -> Result<V
     })?;
     let both = [WAN1, WAN2].into();
     let mut client = Client::new(&lab.netns(Host::Client))?;
+    let scene = Scene {
+        lab: &lab,
+        daemon: &daemon,
+    };
     let mut times = vec![Times::default(); FAULTS.len()];
     for repetition in 0..repetitions {
         context.progress(&format!(
@@ -238,9 +264,9 @@ fn measure(context: &Context, settings: &Settings, repetitions: u32) -> Result<V
             // The verdict is no longer in doubt after two intervals.
             thread::sleep(settings.interval.mul_f64(phase) + settings.fastinter * 2);
             let answer = fault.answer.iter().copied().collect();
-            let mut time = |wanted, change: fn(&Handle) -> Result<()>| {
+            let mut time = |wanted, change: fn(&Scene<'_>) -> Result<()>| {
                 client
-                    .time_change(fault.server, NAME, wanted, BOUND, || change(&lab))
+                    .time_change(fault.server, NAME, wanted, BOUND, || change(&scene))
                     .context(fault.name)
             };
             times.gone.push(time(&answer, fault.strike)?);

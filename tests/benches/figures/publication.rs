@@ -182,8 +182,12 @@ impl Change {
     /// What the core is told at an odd turn, and at an even one.
     fn input(self, gone: bool) -> Input {
         match (self, gone) {
-            (Self::Service, true) => Input::Admin(Subject::Server(ServerId(0)), AdminState::Down),
-            (Self::Service, false) => Input::Admin(Subject::Server(ServerId(0)), AdminState::Auto),
+            (Self::Service, true) => {
+                Input::Admin(Subject::Server(ServerId(0)), AdminState::Down.into())
+            }
+            (Self::Service, false) => {
+                Input::Admin(Subject::Server(ServerId(0)), AdminState::Auto.into())
+            }
             (Self::Wan, true) => link("wan1", Carrier::Down),
             (Self::Wan, false) => link("wan1", Carrier::Up),
         }

@@ -18,6 +18,7 @@ mod metrics;
 mod reference;
 mod restart;
 mod service_manager;
+mod set;
 mod site;
 mod slow_path;
 mod transcripts;

@@ -14,6 +14,7 @@ use failover::model::{
     XdpMode, Zone, ZoneId,
 };
 use failover::policy::{Answer, Weighted};
+use failover::rights::Access;
 use failover::wire::{AddressAnswer, Family};
 use failover_common::counters::{Counter, Counters};
 
@@ -59,6 +60,7 @@ pub(crate) fn model() -> Model {
             nsid: None,
             cookies: None,
             control_socket: "/nonexistent/control.sock".into(),
+            control: Access::default(),
             state_dir: "/nonexistent".into(),
             bpf_dir: "/nonexistent".into(),
             max_stale: None,

@@ -2,9 +2,9 @@
 
 use tracing::{debug, error, info, warn};
 
+use super::AdminEvent;
 use super::Event;
-use crate::controller::Subject;
-use crate::health::{Carrier, Effective};
+use crate::health::{Admin, AdminReason, AdminState, Carrier, Effective};
 use crate::model::Model;
 use crate::policy::Decision;
 
@@ -33,12 +33,13 @@ impl Event {
                 let error = failed
                     .as_ref()
                     .map(|(_, error)| tracing::field::display(error));
+                let (admin, by, why) = forced(admin);
                 if *effective == Effective::Down {
-                    warn!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server down");
+                    warn!(service, server = name, %address, %verdict, %admin, by, why, %effective, check, error, "server down");
                 } else if routine {
-                    debug!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server");
+                    debug!(service, server = name, %address, %verdict, %admin, by, why, %effective, check, error, "server");
                 } else {
-                    info!(service, server = name, %address, %verdict, %admin, %effective, check, error, "server");
+                    info!(service, server = name, %address, %verdict, %admin, by, why, %effective, check, error, "server");
                 }
             }
             Self::Wan {
@@ -60,12 +61,13 @@ impl Event {
                 let error = failed
                     .as_ref()
                     .map(|(_, error)| tracing::field::display(error));
+                let (admin, by, why) = forced(admin);
                 if *effective == Effective::Down {
-                    warn!(wan, %verdict, %admin, %effective, carrier, target, error, "WAN link down");
+                    warn!(wan, %verdict, %admin, by, why, %effective, carrier, target, error, "WAN link down");
                 } else if routine {
-                    debug!(wan, %verdict, %admin, %effective, carrier, target, error, "WAN link");
+                    debug!(wan, %verdict, %admin, by, why, %effective, carrier, target, error, "WAN link");
                 } else {
-                    info!(wan, %verdict, %admin, %effective, carrier, target, error, "WAN link");
+                    info!(wan, %verdict, %admin, by, why, %effective, carrier, target, error, "WAN link");
                 }
             }
             Self::Service { id, decision, .. } => {
@@ -79,17 +81,7 @@ impl Event {
                     info!(service, %answer, %reason, "answer");
                 }
             }
-            Self::Admin { subject, from, to } => match subject {
-                Subject::Server(id) => {
-                    let server = model.server(*id);
-                    let service = &*model.service(server.service).name;
-                    info!(service, server = server.name, %from, %to, "told by the operator");
-                }
-                Subject::Wan(id) => {
-                    let wan = &*model.wan(*id).name;
-                    info!(wan, %from, %to, "told by the operator");
-                }
-            },
+            Self::Admin(event) => event.log(model),
             Self::Refused { services, error } => error!(error, services, "publication refused"),
             Self::Published { generation } => info!(%generation, "published again"),
             Self::NoInterface { name } => {
@@ -124,4 +116,32 @@ impl Event {
             Self::Stopped { why: Err(error) } => error!(error, "stopped"),
         }
     }
+}
+
+impl AdminEvent {
+    fn log(&self, model: &Model) {
+        let Self {
+            subject,
+            before,
+            after,
+        } = self;
+        let subject = subject.name(model);
+        let until = after.until.map(tracing::field::display);
+        let (admin, by) = (after.state, after.by.as_deref());
+        let why = after.reason.as_ref().map(AdminReason::as_str);
+        if by.is_some() {
+            info!(subject, %before, %admin, by, why, until, "admin state");
+        } else {
+            info!(subject, %before, %admin, "admin state: its time is over");
+        }
+    }
+}
+
+/// The operator's word as fields; who and why where it is not as the checks say.
+fn forced(admin: &Admin) -> (AdminState, Option<&str>, Option<&str>) {
+    if admin.state == AdminState::Auto {
+        return (admin.state, None, None);
+    }
+    let why = admin.reason.as_ref().map(AdminReason::as_str);
+    (admin.state, admin.by.as_deref(), why)
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Event;
+use super::{AdminEvent, Event};
 use crate::controller::Subject;
 use crate::dataplane::{AttachedMode, Generation};
 use crate::health::{AdminState, Carrier, Effective, Failure, Targets, Verdict};
@@ -44,7 +44,7 @@ impl Event {
                 news(server(model, Subject::Server(*id)), severity(*effective))
                     .from(from)
                     .to(effective)
-                    .because(told(*admin, *verdict, checks))
+                    .because(told(admin.state, *verdict, checks))
             }
             Self::Wan {
                 id,
@@ -62,7 +62,7 @@ impl Event {
                 news(server(model, Subject::Wan(*id)), severity(*effective))
                     .from(from)
                     .to(effective)
-                    .because(told(*admin, *verdict, checks))
+                    .because(told(admin.state, *verdict, checks))
             }
             Self::Service {
                 id,
@@ -88,9 +88,25 @@ impl Event {
                     None => news,
                 }
             }
-            Self::Admin { subject, from, to } => {
-                let subject = server(model, *subject);
-                news(subject, Severity::Info).from(from).to(to)
+            Self::Admin(AdminEvent {
+                subject,
+                before,
+                after,
+            }) => {
+                let news = news(subject.name(model), Severity::Info)
+                    .from(before)
+                    .to(after.state);
+                let news = match &after.reason {
+                    Some(reason) => news.because(reason.as_str()),
+                    None if after.by.is_none() && after.state == AdminState::Auto => {
+                        news.because("its time is over")
+                    }
+                    None => news,
+                };
+                match &after.by {
+                    Some(by) => news.by(&**by),
+                    None => news,
+                }
             }
             Self::Refused { services, error } => {
                 let answers = count(*services, "answer");

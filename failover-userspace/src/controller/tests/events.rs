@@ -18,6 +18,7 @@ use crate::dataplane::Generation;
 use crate::health::{Carrier, Failure};
 use crate::journal::{Entry, Filter, Journal, Kind, News, Reader, Recorder, Severity};
 use crate::protocol::{Reply, Request};
+use crate::rights::Access;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const ALL_UP: &str = "web-a+ web-b+ web-c+ wan1+ wan2+";
@@ -320,7 +321,7 @@ impl Served {
     fn start(dir: &Path) -> Self {
         let recorder = Recorder::start(dir, Box::new(|_| {})).unwrap();
         let path = dir.join("control.sock");
-        let socket = Socket::bind(&path).unwrap();
+        let socket = Socket::bind(&path, &Access::default()).unwrap();
         let (queries, receiver) = tokio::sync::mpsc::channel(1);
         let (stop, stops) = watch::channel(());
         let sources = sources(recorder.reader());

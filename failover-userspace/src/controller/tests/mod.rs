@@ -3,4 +3,5 @@
 mod events;
 mod forward;
 mod rules;
+mod set;
 mod shell;

@@ -116,8 +116,8 @@ fn a_restart_publishes_what_was_saved() {
     // Links are never taken from memory.
     again.check("", &[]);
     again.check("eth1=2", &["publish all: www 192.0.2.200"]);
-    assert_eq!(again.core.servers.admin[2], AdminState::Up);
-    assert_eq!(again.core.wans.admin[0], AdminState::Drain);
+    assert_eq!(again.core.servers.admin[2].state, AdminState::Up);
+    assert_eq!(again.core.wans.admin[0].state, AdminState::Drain);
     // Verdicts are firm: one probe does not turn them.
     again.check("web-a+", &[]);
     again.check("web-a+", &["publish: www 203.0.113.70"]);
@@ -181,7 +181,7 @@ fn a_tier_without_a_change_of_addresses_is_news_but_no_publication() {
     assert_eq!(
         bench.settle(),
         [
-            "log web-a told drain, was auto",
+            "log www/web-a auto -> drain",
             "log web-a drain",
             "log www: backup is the highest tier with a candidate"
         ]
@@ -230,7 +230,7 @@ fn admin_states_win() {
         let mut bench = live(Bench::new(reference()), WITHOUT_B);
         bench.check(&format!("web-a:{word}"), answer.as_slice());
         assert_eq!(bench.core.servers.effective[0], effective);
-        assert_eq!(bench.kept.servers[0].admin.to_string(), word);
+        assert_eq!(bench.kept.servers[0].admin.state.to_string(), word);
     }
 }
 
@@ -241,9 +241,9 @@ fn maintenance_pauses_probes_and_starts_anew() {
     assert_eq!(
         bench.settle(),
         [
-            "log web-b told maint, was auto",
+            "log www/web-b auto -> maint",
             "pace tcp:192.168.10.11:80 Paused",
-            "log web-b maint",
+            "log web-b maint"
         ]
     );
     // Sent before the pause.
@@ -252,9 +252,9 @@ fn maintenance_pauses_probes_and_starts_anew() {
     assert_eq!(
         bench.settle(),
         [
-            "log web-b told auto, was maint",
+            "log www/web-b maint -> auto",
             "pace tcp:192.168.10.11:80 Normal",
-            "log web-b unknown",
+            "log web-b unknown"
         ]
     );
     bench.feed("web-b-");
@@ -283,7 +283,7 @@ fn a_shared_probe_runs_while_anybody_wants_it() {
 #[test]
 fn who_is_in_maintenance_is_not_waited_for() {
     let mut kept = Kept::nothing(&reference());
-    kept.servers[1].admin = AdminState::Maint;
+    kept.servers[1].admin = AdminState::Maint.into();
     let mut bench = Bench::restarted(reference(), kept);
     let probe = bench.model.servers[1].probes[0];
     assert_eq!(bench.core.pace(probe), Pace::Paused);
@@ -337,7 +337,7 @@ fn a_refused_publication_is_tried_again() {
     // What happens meanwhile counts, even if it leads back.
     let again = bench.core.wake_at().unwrap();
     bench.core.input(
-        Input::Admin(bench.subject("web-a"), AdminState::Auto),
+        Input::Admin(bench.subject("web-a"), AdminState::Auto.into()),
         bench.now,
     );
     bench.pass(again - bench.now.at);

@@ -1,4 +1,6 @@
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,16 +12,17 @@ use tokio::task::JoinHandle;
 
 use crate::control::{Socket, Sources};
 use crate::controller::testing::{link, probes, reference, report};
-use crate::controller::{Controller, Core, Ended, Inputs, Now, Publish, Query, Setup};
+use crate::controller::{Controller, Core, Ended, Inputs, Now, Publish, Query, Set, Setup};
 use crate::dataplane::{AttachedMode, Change, Error, Generation};
 use crate::forward::Forwarder;
-use crate::health::{Carrier, Failure, Pace};
+use crate::health::{AdminState, Carrier, Failure, Order, Pace};
 use crate::journal::{Reader, Recorder};
 use crate::metrics::Meters;
 use crate::metrics::testing::Scrape;
 use crate::model::{Model, ProbeId, ServiceId, XdpMode};
 use crate::probe::{LinkEvent, Report};
 use crate::protocol::{Removed, Reply, Request, Status, XdpState};
+use crate::rights::Access;
 use crate::state::{Kept, Saver, Store};
 use crate::webhook::Webhooks;
 
@@ -31,14 +34,14 @@ pub(super) struct Fake {
     /// Interfaces that refuse.
     refuses: &'static str,
     /// Publications after the first that are still to be refused.
-    refusals: u32,
+    failures: Arc<AtomicUsize>,
 }
 
 impl Fake {
     /// Refuses so many publications after the first.
-    pub(super) fn refusing(refusals: u32) -> Self {
+    pub(super) fn refusing(refusals: usize) -> Self {
         Self {
-            refusals,
+            failures: Arc::new(AtomicUsize::new(refusals)),
             ..Self::default()
         }
     }
@@ -60,8 +63,9 @@ impl Publish for Fake {
     }
 
     fn publish(&mut self, changes: &[Change]) -> Result<Generation, Error> {
-        if self.refusals > 0 {
-            self.refusals -= 1;
+        let fails = |left: usize| left.checked_sub(1);
+        if self.failures.fetch_update(SeqCst, SeqCst, fails).is_ok() {
+            self.note("refused".to_owned());
             return Err(Error::Layout {
                 map: "fake",
                 what: "refusal",
@@ -367,7 +371,7 @@ async fn the_control_socket() {
     let running = start(&dir.path().join("state"), &Fake::default());
     running.first_round().await;
     let path = dir.path().join("control.sock");
-    let socket = Socket::bind(&path).unwrap();
+    let socket = Socket::bind(&path, &Access::default()).unwrap();
     let (stop, stops) = watch::channel(());
     let served = tokio::spawn(socket.serve(
         Arc::clone(&running.model),
@@ -453,6 +457,112 @@ async fn the_control_socket() {
     assert!(!path.exists());
 }
 
+/// Over the socket, to the state file and back.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_set_is_published_and_saved() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let fake = Fake::default();
+    let running = start(&state, &fake);
+    running.first_round().await;
+    let path = dir.path().join("control.sock");
+    let socket = Socket::bind(&path, &Access::default()).unwrap();
+    let (_stop, stops) = watch::channel(());
+    tokio::spawn(socket.serve(
+        Arc::clone(&running.model),
+        running.queries.clone(),
+        sources(running.recorder.reader()),
+        stops,
+    ));
+    let mut client = BufReader::new(UnixStream::connect(&path).await.unwrap());
+    let mut exchange = async |targets: &str, state, lasting| {
+        let request = Request::Set {
+            targets: targets.split(' ').map(str::to_owned).collect(),
+            order: Order::new(state, lasting, Some("kernel".parse().unwrap())).unwrap(),
+        };
+        let mut line = serde_json::to_vec(&request).unwrap();
+        line.push(b'\n');
+        client.get_mut().write_all(&line).await.unwrap();
+        let mut reply = String::new();
+        client.read_line(&mut reply).await.unwrap();
+        serde_json::from_str::<Reply>(&reply).unwrap()
+    };
+
+    let unknown = exchange("www/web-x", AdminState::Down, None).await;
+    assert!(
+        matches!(&unknown, Reply::Error(why) if why.contains("did you mean \"web-a\"?")),
+        "{unknown:?}"
+    );
+    // One publication is refused; the reply waits for the next one.
+    fake.failures.store(1, SeqCst);
+    let hour = Some("1h".parse().unwrap());
+    let Reply::Set(set) = exchange("www/web-a www/*b", AdminState::Drain, hour).await else {
+        panic!()
+    };
+    assert!(
+        set.published && set.saved && set.services[0].changed,
+        "{set:?}"
+    );
+    assert_eq!(
+        running.log(),
+        ["publish all 1", "attach eth0 4", "refused", "publish 1"]
+    );
+    assert_eq!(set.targets.len(), 2);
+    let admin = &set.targets[0].admin;
+    assert_eq!(admin.by.as_deref(), Some(me().as_str()));
+    // It is in the file although the daemon has not been stopped.
+    let file = std::fs::read_to_string(state.join("state.json")).unwrap();
+    let saved: serde_json::Value = serde_json::from_str(&file).unwrap();
+    let saved = &saved["servers"]["www/web-a"];
+    assert_eq!(
+        [&saved["admin"], &saved["admin_reason"], &saved["admin_by"]],
+        ["drain", "kernel", me().as_str()]
+    );
+    let status = running.status().await;
+    assert_eq!(status.services[0].servers[0].admin, *admin);
+    running.stop.send(()).unwrap();
+    running.done.await.unwrap().unwrap();
+
+    // And in the next daemon.
+    let running = start(&state, &Fake::default());
+    let status = running.status().await;
+    assert_eq!(status.services[0].servers[0].admin, *admin);
+    running.stop.send(()).unwrap();
+    running.done.await.unwrap().unwrap();
+}
+
+/// Our user, as the daemon calls it.
+fn me() -> String {
+    let uid = nix::unistd::geteuid();
+    let user = nix::unistd::User::from_uid(uid).unwrap();
+    user.map_or_else(|| format!("uid {uid}"), |user| user.name)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_waits_for_the_first_publication() {
+    let dir = tempfile::tempdir().unwrap();
+    let running = start(dir.path(), &Fake::default());
+    let (sender, mut receiver) = oneshot::channel();
+    let set = Set {
+        targets: vec!["www/*".to_owned()],
+        order: Order::new(AdminState::Maint, None, None).unwrap(),
+        by: "alice".into(),
+    };
+    running.queries.send(Query::Set(set, sender)).await.unwrap();
+    // It has been taken in when the next query is answered.
+    let status = running.status().await;
+    assert_eq!(status.services[0].servers[0].admin.state, AdminState::Maint);
+    assert!(receiver.try_recv().is_err());
+    running.first_round().await;
+    let (result, _saved) = receiver.await.unwrap().unwrap();
+    assert!(
+        result.published && result.generation > Generation(0),
+        "{result:?}"
+    );
+    running.stop.send(()).unwrap();
+    running.done.await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_requests_are_cut() {
     let dir = tempfile::tempdir().unwrap();
@@ -460,7 +570,7 @@ async fn endless_requests_are_cut() {
     let (queries, _receiver) = mpsc::channel(1);
     let (_stop, stops) = watch::channel(());
     let recorder = Recorder::start(dir.path(), Box::new(|_| {})).unwrap();
-    let socket = Socket::bind(&path).unwrap();
+    let socket = Socket::bind(&path, &Access::default()).unwrap();
     let sources = sources(recorder.reader());
     tokio::spawn(socket.serve(Arc::new(reference()), queries, sources, stops));
     let mut client = BufReader::new(UnixStream::connect(&path).await.unwrap());

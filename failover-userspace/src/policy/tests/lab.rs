@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::super::*;
 use crate::model::{Fqdn, ServiceId, Settings, Wan, XdpMode, ZoneId};
+use crate::rights::Access;
 
 pub(super) const WAN1: &str = "198.51.100.134";
 pub(super) const WAN2: &str = "203.0.113.70";
@@ -26,6 +27,7 @@ pub(super) fn lab() -> Lab {
         nsid: None,
         cookies: None,
         control_socket: "control.sock".into(),
+        control: Access::default(),
         state_dir: "state".into(),
         bpf_dir: "bpf".into(),
         max_stale: None,

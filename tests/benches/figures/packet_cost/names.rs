@@ -11,6 +11,7 @@ use failover::model::{
     Settings, Soa, XdpMode, Zone, ZoneId,
 };
 use failover::policy::{Answer, Weighted};
+use failover::rights::Access;
 use failover::wire::{AddressAnswer, Family};
 
 use super::frame::{LISTEN_V4, LISTEN_V6};
@@ -171,6 +172,7 @@ impl NameSet {
                 xdp: XdpMode::Auto,
                 edns_udp_size: 1232,
                 control_socket: "/nonexistent".into(),
+                control: Access::default(),
                 state_dir: "/nonexistent".into(),
                 bpf_dir: "/nonexistent".into(),
                 max_stale: None,
