@@ -60,7 +60,7 @@ enum Command {
         #[arg(long, hide = true)]
         built: bool,
     },
-    /// Run the commands in docs/transcripts.md again and write down what they print
+    /// Run the commands in docs/transcripts.md and docs/operators-day.md again and write down what they print
     Transcripts {
         #[arg(long, hide = true)]
         built: bool,
