@@ -129,7 +129,36 @@ fn query(name: &Name, qtype: Rtype, opt: Option<(u16, bool)>) -> Vec<u8> {
     query
 }
 
-/// The program's `plan` and `write`, from the same map values; `None`: it passes.
+/// What the program does with a query.
+enum Verdict {
+    /// Answers it so.
+    Reply(Vec<u8>),
+    /// Passes it: the reply is too large.
+    TooLarge,
+    /// Passes it: it does not know the service by this name.
+    Name,
+}
+
+/// The program's look-up, `plan` and `write`, from the same map values.
+fn xdp_verdict(
+    published: &Published,
+    name: &Name,
+    family: Family,
+    opt: Option<(u16, bool)>,
+    turn: u64,
+) -> Verdict {
+    let directory = published.authority.directory();
+    let known = directory.entries.iter().find(|entry| entry.name == *name);
+    if known.and_then(|entry| entry.service) != Some(ServiceId(0)) {
+        return Verdict::Name;
+    }
+    match xdp_reply(published, name, family, opt, turn) {
+        Some(reply) => Verdict::Reply(reply),
+        None => Verdict::TooLarge,
+    }
+}
+
+/// `None`: too large.
 fn xdp_reply(
     published: &Published,
     name: &Name,
@@ -221,11 +250,58 @@ fn answers() -> impl Strategy<Value = Answer> {
     ]
 }
 
-/// Names of the zone of any length, in any case.
+/// Names of the zone of any length, in any case, and such as have something to do with those in
+/// its file; but not where that has addresses or CNAME, as a service has no such name.
 fn names() -> impl Strategy<Value = Name> {
-    proptest::collection::vec("[a-zA-Z0-9-]{1,63}", 1..4)
-        .prop_map(|labels| labels.join(".") + ".eXample.com")
-        .prop_filter_map("too long", |text| Name::bytes_from_str(&text).ok())
+    const NEAR: &[&str] = &["wild", "x.wild", "b", "d", "A.D", "y.x.d", "sub", "x.Sub"];
+    prop_oneof![
+        4 => proptest::collection::vec("[a-zA-Z0-9-]{1,63}", 1..4)
+            .prop_map(|labels| labels.join(".")),
+        1 => select(NEAR).prop_map(str::to_owned),
+    ]
+    .prop_filter_map("too long", |text| {
+        Name::bytes_from_str(&(text + ".eXample.com")).ok()
+    })
+    .prop_filter("not for services", |name| {
+        let rrsets = MODEL.zones[0].records.node(lower_cased(name).as_slice());
+        !rrsets
+            .unwrap_or_default()
+            .iter()
+            .any(|rrset| matches!(rrset.rtype, Rtype::A | Rtype::AAAA | Rtype::CNAME))
+    })
+}
+
+/// Where the zone's file has the last word: below its DNAME, and at and below its delegation.
+/// Gives what a reply there begins with, and in which section.
+fn hidden_by(name: &Name) -> Option<(Section, Rtype)> {
+    let is_below = |top: &Name| name != top && name.ends_with(top);
+    let sub = self::name("sub.example.com");
+    if is_below(&self::name("d.example.com")) {
+        Some((Section::Answer, Rtype::DNAME))
+    } else if *name == sub || is_below(&sub) {
+        Some((Section::Authority, Rtype::NS))
+    } else {
+        None
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Section {
+    Answer,
+    Authority,
+}
+
+/// Where the first record of a reply stands, and its type.
+fn first_record(reply: &[u8]) -> Option<(Section, Rtype)> {
+    let message = Message::from_octets(reply).unwrap();
+    let (_, answer, authority, _) = message.sections().unwrap();
+    let first = |section: domain::base::message::RecordSection<'_, _>| {
+        let record = section.into_iter().next()?;
+        Some(record.unwrap().rtype())
+    };
+    first(answer)
+        .map(|rtype| (Section::Answer, rtype))
+        .or_else(|| first(authority).map(|rtype| (Section::Authority, rtype)))
 }
 
 fn lower_cased(name: &Name) -> Name {
@@ -249,9 +325,20 @@ proptest! {
         for (family, qtype) in [(Family::V4, Rtype::A), (Family::V6, Rtype::AAAA)] {
             let query = query(&asked, qtype, opt);
             let found = published.authority.answer(&published.snapshot, &query, &from(Transport::Udp), turn).unwrap();
-            match xdp_reply(&published, &asked, family, opt, turn) {
-                Some(reply) => prop_assert_eq!(found, reply),
-                None => prop_assert_eq!(found[2] & 2, 2, "TC"),
+            let hidden = hidden_by(&asked);
+            match xdp_verdict(&published, &asked, family, opt, turn) {
+                Verdict::Reply(reply) => {
+                    prop_assert_eq!(hidden, None);
+                    prop_assert_eq!(found, reply);
+                }
+                Verdict::TooLarge => {
+                    prop_assert_eq!(hidden, None);
+                    prop_assert_eq!(found[2] & 2, 2, "TC");
+                }
+                Verdict::Name => {
+                    prop_assert!(hidden.is_some(), "the program knows {}", asked);
+                    prop_assert_eq!(first_record(&found), hidden);
+                }
             }
         }
     }

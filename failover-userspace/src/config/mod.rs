@@ -16,6 +16,7 @@ mod port_forward;
 mod reader;
 mod report;
 mod service;
+mod shorthand;
 mod spec;
 mod syntax;
 #[cfg(test)]

@@ -1546,15 +1546,15 @@ fn zone_files_are_checked() {
     // Every bad entry is reported, and does not spoil the next.
     check_zone(
         &with(
-            "$TTL 1h\nb A 192.0.2.256\nc AA 192.0.2.1\nd A\ne TXT \"open\n  A 192.0.2.1 more\nf..g A 192.0.2.1\ni NS a..b\nh A (\n",
+            "$TTL 1x\nb A 192.0.2.256\nc AA 192.0.2.1\nd A\ne TXT \"open\n  A 192.0.2.1 more\nf..g A 192.0.2.1\ni NS a..b\nh A (\n",
         ),
         &[
-            (4, 6, "found 1h"),
+            (4, 6, "expected a TTL such as 3600 or 1h, found 1x"),
             (5, 5, "found 192.0.2.256"),
             (
                 6,
                 3,
-                "expected a TTL in seconds, a class or a record type, found AA",
+                "expected a TTL such as 3600 or 1h, a class or a record type, found AA",
             ),
             (7, 3, "unexpected end of entry"),
             (
@@ -1575,6 +1575,32 @@ fn zone_files_are_checked() {
             ),
             (12, 1, "a '(' without a ')'"),
         ],
+    );
+    // Places are those of the file, not of what is spelled out.
+    check_zone(
+        &with(
+            "@ 1h MX x @\n@ 1h SRV 1 2 53 @ @\n$ORIGIN a\n@ 1h SOA @ @ (\n 1 2h 3h 4x 5 )\n@ 1d LOC 51 30 12 N 0 7 39 W 0m\n@ 5000d A 192.0.2.1\n@ 1h NS\n@ 100000w A 192.0.2.1\n",
+        ),
+        &[
+            (4, 9, "expected decimal number, found x"),
+            (5, 19, "trailing tokens, found @"),
+            (8, 10, "expected decimal number, found 4x"),
+            (
+                9,
+                10,
+                "expected data of this type in the form \\# LENGTH HEXADECIMAL (RFC 3597), found 51",
+            ),
+            (11, 7, "unexpected end of entry"),
+            (
+                12,
+                3,
+                "expected a TTL such as 3600 or 1h, a class or a record type, found 100000w",
+            ),
+        ],
+    );
+    check_zone(
+        &with("a 30000d A 192.0.2.1\n"),
+        &[(4, 1, "a TTL of at most 2147483647, found 2592000000")],
     );
 }
 
@@ -1609,6 +1635,79 @@ alias CNAME www.example.net.
         .as_str(),
         &[],
     );
+}
+
+#[test]
+fn what_zone_files_abbreviate_is_served_in_full() {
+    let zone = r#"$TTL 1d
+@ 15m SOA @ hostmaster 1 1h 15m 2w 5m
+@ NS @
+@ A 192.0.2.1
+@ 1h MX 10 @
+@ TXT @ 1h
+www CNAME @
+quoted CNAME "@"
+escaped CNAME \@
+longer CNAME @.b
+loc LOC \# 16 00000000 80000000 80000000 00989680
+$INCLUDE sub/hosts @
+@ 60 HINFO @ @
+$ORIGIN dept
+@ PTR @
+_sip._tcp 1H30M IN SRV 1 2 53 @
+"#;
+    let hosts = "$ORIGIN sub.example.com.\nb CNAME @\n";
+    let loaded = load_zone_files(&[("zone", zone), ("sub/hosts", hosts)])
+        .unwrap_or_else(|errors| panic!("{errors}"));
+    let zone = &loaded.model.zones[0];
+    let soa = &zone.soa;
+    assert_eq!(
+        (soa.ttl, soa.mname.to_string().as_str()),
+        (900, "example.com")
+    );
+    let times = (soa.refresh, soa.retry, soa.expire, soa.minimum);
+    assert_eq!(times, (3600, 900, 1_209_600, 300));
+    assert_eq!(zone.name_servers[0].name, zone.name);
+    for (owner, rtype, ttl, want) in [
+        ("example.com", Rtype::NS, 86_400, "example.com."),
+        ("example.com", Rtype::MX, 3600, "10 example.com."),
+        ("example.com", Rtype::TXT, 86_400, "\"@\" \"1h\""),
+        ("example.com", Rtype::HINFO, 60, "\"@\" \"@\""),
+        ("www.example.com", Rtype::CNAME, 86_400, "example.com."),
+        ("quoted.example.com", Rtype::CNAME, 86_400, "@.example.com."),
+        (
+            "escaped.example.com",
+            Rtype::CNAME,
+            86_400,
+            "@.example.com.",
+        ),
+        (
+            "longer.example.com",
+            Rtype::CNAME,
+            86_400,
+            "@.b.example.com.",
+        ),
+        (
+            "b.sub.example.com",
+            Rtype::CNAME,
+            86_400,
+            "sub.example.com.",
+        ),
+        ("dept.example.com", Rtype::PTR, 86_400, "dept.example.com."),
+        (
+            "_sip._tcp.dept.example.com",
+            Rtype::SRV,
+            5400,
+            "1 2 53 dept.example.com",
+        ),
+    ] {
+        let name = name::parse(owner).unwrap();
+        let rrset = zone.records.rrset(name.as_slice(), rtype).unwrap();
+        assert_eq!(rrset.data[0].to_string(), want, "{owner} {rtype}");
+        assert_eq!(rrset.ttl, ttl, "{owner} {rtype}");
+    }
+    let loc = name::parse("loc.example.com").unwrap();
+    assert!(zone.records.rrset(loc.as_slice(), Rtype::LOC).is_some());
 }
 
 /// `files` are the zone file and what it includes.

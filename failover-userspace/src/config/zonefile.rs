@@ -17,6 +17,7 @@ use super::diagnostic::Diagnostic;
 use super::entries::{RawEntry, entries};
 use super::name::{lower_cased, suffixes};
 use super::report::quote;
+use super::shorthand::{SpelledOut, spell_out};
 use crate::model::{self, Name, NameServer, RecordData, Soa, ZoneData};
 
 /// RFC 2181 section 8.
@@ -204,7 +205,9 @@ impl Reader {
                 continue;
             }
             let before = scanner.clone();
-            scanner.extend_from_slice(raw.text);
+            let origin = scanner.origin();
+            let spelled = spell_out(raw.text, origin.as_ref().unwrap_or(&self.zone.apex));
+            scanner.extend_from_slice(&spelled.text);
             if !raw.text.ends_with(b"\n") {
                 scanner.extend_from_slice(b"\n");
             }
@@ -222,7 +225,8 @@ impl Reader {
                     self.include(path.as_ref(), included, lines, place);
                 }
                 Err(error) => {
-                    let (line, column, message) = explain(&error.to_string(), scanned_lines, raw);
+                    let (line, column, message) =
+                        explain(&error.to_string(), scanned_lines, raw, &spelled);
                     self.error(self.place(line, column), message);
                     scanner = before;
                     continue;
@@ -516,8 +520,14 @@ fn is_well_formed(record: &Record<domain::base::Name<Bytes>, RecordData>) -> boo
 }
 
 /// Turns the scanner's `line:column: message` into the place of the offending word in the
-/// file. The scanner has seen `scanned_lines` before `raw`, and stands behind the word.
-fn explain(error: &str, scanned_lines: usize, raw: RawEntry<'_>) -> (usize, usize, String) {
+/// file. The scanner has seen `scanned_lines` before `raw`, which it reads as `spelled`, and
+/// stands behind the word.
+fn explain(
+    error: &str,
+    scanned_lines: usize,
+    raw: RawEntry<'_>,
+    spelled: &SpelledOut<'_>,
+) -> (usize, usize, String) {
     let mut parts = error.splitn(3, ':');
     let mut number = || {
         parts
@@ -534,7 +544,13 @@ fn explain(error: &str, scanned_lines: usize, raw: RawEntry<'_>) -> (usize, usiz
         return (raw.line, raw.column, message);
     }
     let message = match message {
-        "expected rtype" => "expected a TTL in seconds, a class or a record type",
+        "expected rtype" => "expected a TTL such as 3600 or 1h, a class or a record type",
+        "expected decimal number" | "decimal number overflow" if raw.text.starts_with(b"$") => {
+            "expected a TTL such as 3600 or 1h"
+        }
+        "unknown record type with concrete data" => {
+            r"expected data of this type in the form \# LENGTH HEXADECIMAL (RFC 3597)"
+        }
         other => other,
     };
     let lines: Vec<&[u8]> = raw
@@ -562,7 +578,8 @@ fn explain(error: &str, scanned_lines: usize, raw: RawEntry<'_>) -> (usize, usiz
     let mut start = if is_behind {
         text[..end_of_data].trim_ascii_end().len()
     } else {
-        column.saturating_sub(1).min(text.len())
+        let column = spelled.column(index, column.saturating_sub(1));
+        column.min(text.len())
     };
     if is_space(start) && start > 0 && !is_space(start - 1) {
         start -= 1;

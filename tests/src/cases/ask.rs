@@ -81,7 +81,10 @@ fn over_tcp(server: IpAddr, query: &[u8]) -> Result<Heard> {
         octets.extend(u16::try_from(message.len())?.to_be_bytes());
         octets.extend(message);
     }
-    stream.write_all(&octets)?;
+    match stream.write_all(&octets) {
+        Err(error) if is_end(&error) => return Ok(Heard::Closed),
+        written => written?,
+    }
     listen(|left| {
         stream.set_read_timeout(Some(left))?;
         let mut prefix = [0; 2];
@@ -122,6 +125,6 @@ fn is_timeout(error: &io::Error) -> bool {
 fn is_end(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset
+        ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
     )
 }

@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Result, bail};
-use failover_tests::lab::Config;
+use failover_tests::lab::{Config, Server};
 use failover_tests::privileged;
 use failover_tests::transcripts::{self, day};
 
@@ -41,7 +41,10 @@ fn the_operators_day_is_true() -> Result<()> {
     if !privileged() {
         return Ok(());
     }
-    let mut site = Site::start_in(lab(&Config::default())?, "native")?;
+    let lab = lab(&Config::default())?;
+    // The day begins with all servers.
+    lab.revive(Server::WebB)?;
+    let mut site = Site::start_in(lab, "native")?;
     let text = fs::read_to_string(day::file())?;
     let played = day::renew(&text, &site.lab, &mut site.daemon)?;
     for (number, (line, played)) in (1..).zip(text.lines().zip(played.lines())) {
