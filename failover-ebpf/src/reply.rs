@@ -591,7 +591,9 @@ fn hash_cookie(context: *mut xdp_md, ip: usize, is_v4: bool, client: u64, stamp:
 /// addresses, unfolded (RFC 768; RFC 8200 section 8.1).
 #[inline(always)]
 fn write_ip(ctx: &XdpContext, frame: &Frame, shift: usize, udp_len: u16) -> Option<u64> {
-    let (from, to) = (shift + frame.l2_len, frame.l2_len);
+    // What the way here compared it with is forgotten: older verifiers follow ways that there are not.
+    let to = frame.noise.bound::<0x1f>(frame.l2_len);
+    let from = shift + to;
     let sum = if frame.ip_len == IPV4_LEN {
         let [start, id, _, source, destination]: [u32; 5] = load(ctx, from)?;
         let total_len = udp_len + IPV4_LEN as u16;
