@@ -177,7 +177,7 @@ const SEEN: &[&str] = &[
     r#"increase(failover_probes_total{kind="tcp", outcome="refused"}[5m]) > 0"#,
     r#"increase(failover_probe_duration_seconds_count{kind="tcp"}[5m]) > 0"#,
     "increase(failover_probe_lateness_seconds_count[5m]) > 0",
-    r#"increase(failover_events_total{subject="service"}[5m]) > 0"#,
+    r#"increase(failover_events_total{kind="service"}[5m]) > 0"#,
     r#"increase(failover_service_answers_total{service="www", type="A"}[5m]) > 0"#,
     r#"increase(failover_service_answers_total{service="dual", type="AAAA"}[5m]) > 0"#,
     r#"increase(failover_xdp_answers_total{kind="addresses"}[5m]) > 0"#,
