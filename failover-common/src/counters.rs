@@ -108,6 +108,14 @@ pub struct ServiceHits {
     pub aaaa: u64,
 }
 
+impl ServiceHits {
+    /// Adds those of another CPU.
+    pub const fn add(&mut self, other: &Self) {
+        self.a = self.a.wrapping_add(other.a);
+        self.aaaa = self.aaaa.wrapping_add(other.aaaa);
+    }
+}
+
 impl Counters {
     /// Queries answered, of whatever kind.
     #[must_use]

@@ -52,6 +52,15 @@ fn failover(ctx: XdpContext) -> u32 {
     }
 }
 
+/// Runs the program that user space has put behind it. On the interfaces only while one program
+/// takes the place of another: what is behind is replaced for all of them at once.
+#[xdp]
+fn failover_bridge(ctx: XdpContext) -> u32 {
+    // SAFETY: nothing is held that would have to be dropped; the other program is one of XDP, too.
+    unsafe { maps::BRIDGE.tail_call(&ctx, 0) };
+    xdp_action::XDP_PASS
+}
+
 /// Passes everything: what the far end of a veth needs to receive native `XDP_TX`.
 #[xdp]
 fn failover_pass(_ctx: XdpContext) -> u32 {

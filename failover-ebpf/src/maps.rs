@@ -5,7 +5,7 @@
 //! once, whole and volatile.
 
 use aya_ebpf::{
-    btf_maps::{Array, PerCpuArray},
+    btf_maps::{Array, PerCpuArray, ProgramArray},
     macros::btf_map,
 };
 use failover_common::{
@@ -59,6 +59,10 @@ pub(crate) static LABELS: PerCpuArray<[u8; MAX_LABELS + 1], 1> = PerCpuArray::ne
 /// Answers given, by service; the last element counts all others.
 #[btf_map]
 pub(crate) static SERVICE_HITS: PerCpuArray<ServiceHits, 1> = PerCpuArray::new();
+
+/// Where the bridge leads.
+#[btf_map]
+pub(crate) static BRIDGE: ProgramArray<1> = ProgramArray::new();
 
 /// Written by the loader.
 #[unsafe(no_mangle)]

@@ -3,7 +3,6 @@
 //! Several clients at once, each with a bounded request and a bounded patience. Nothing here
 //! holds state: what a client asks goes to the controller, except for the search for a name, and
 //! for the journal, which `events` reads by itself.
-
 //!
 //! Each request needs a right ([`crate::rights`]), which the client's user and groups have or
 //! have not. The mode of the socket's file is wide enough for all who have one.
@@ -11,9 +10,9 @@
 mod events;
 mod peer;
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -30,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::controller::{Query, Set};
+use crate::controller::{Asked, Query, Reload, Set, WhenBusy};
 use crate::health::Order;
 use crate::journal::Reader;
 use crate::model::{Model, ServiceId};
@@ -55,7 +54,7 @@ const GRACE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Socket {
     listener: StdListener,
-    _file: File,
+    file: File,
 }
 
 /// What clients can see without the controller.
@@ -69,6 +68,17 @@ pub struct Sources {
 
 #[derive(Debug)]
 struct File(PathBuf);
+
+impl File {
+    /// Lets in whoever may come from now on.
+    fn admit(&self, access: &Access) {
+        let path = &self.0;
+        warn_if_closed(path, access);
+        if let Err(error) = fs::set_permissions(path, Permissions::from_mode(mode(access))) {
+            warn!(file = %path.display(), %error, "the control socket lets in who could come before");
+        }
+    }
+}
 
 impl Drop for File {
     fn drop(&mut self) {
@@ -102,22 +112,15 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error).with_context(|| format!("look at {shown}")),
         }
-        let mask = if access.is_nobody() {
-            0o117
-        } else {
-            warn_if_closed(path);
-            0o111
-        };
-        let before = rustix::process::umask(Mode::from_raw_mode(mask));
+        warn_if_closed(path, access);
+        let mask = Mode::from_raw_mode(0o777 & !mode(access));
+        let before = rustix::process::umask(mask);
         let bound = StdListener::bind(path);
         rustix::process::umask(before);
         let listener = bound.with_context(|| format!("bind {shown}"))?;
         let file = File(path.to_path_buf());
         listener.set_nonblocking(true)?;
-        Ok(Self {
-            listener,
-            _file: file,
-        })
+        Ok(Self { listener, file })
     }
 
     /// Serves clients until `stop` changes or is dropped; then lets running requests end.
@@ -127,19 +130,18 @@ impl Socket {
     /// If the socket cannot be used.
     pub async fn serve(
         self,
-        model: Arc<Model>,
-        queries: mpsc::Sender<Query>,
+        models: watch::Receiver<Arc<Model>>,
+        queries: mpsc::Sender<Asked>,
         sources: Sources,
         mut stop: watch::Receiver<()>,
     ) -> io::Result<()> {
-        let Self { listener, _file } = self;
+        let Self { listener, file } = self;
         let listener = UnixListener::from_std(listener)?;
-        let own = rustix::process::geteuid().as_raw();
-        let rights = Rights::new(model.settings.control.clone(), own);
-        let controller = Arc::new(Controller {
-            model,
-            rights,
+        let mut settings = models.clone();
+        let door = Arc::new(Door {
+            models,
             queries,
+            own: rustix::process::geteuid().as_raw(),
             events: events::Events::new(sources.journal.clone()),
             sources,
         });
@@ -155,14 +157,14 @@ impl Socket {
             tokio::select! {
                 (accepted, permit) = accepted => match accepted {
                     Ok((stream, _)) => {
-                        let Some((peer, permit)) = controller.admit(&stream, permit.ok(), &readers) else {
+                        let Some((peer, permit)) = door.admit(&stream, permit.ok(), &readers) else {
                             continue;
                         };
-                        let controller = Arc::clone(&controller);
+                        let door = Arc::clone(&door);
                         let stop = stop.clone();
                         clients.spawn(async move {
                             let _permit = permit;
-                            if let Err(error) = client(stream, &peer, &controller, stop).await {
+                            if let Err(error) = client(stream, &peer, &door, stop).await {
                                 debug!(%error, "control client");
                             }
                         });
@@ -173,6 +175,10 @@ impl Socket {
                     }
                 },
                 Some(_) = clients.join_next() => {}
+                Ok(()) = settings.changed() => {
+                    let model = Arc::clone(&settings.borrow_and_update());
+                    file.admit(&model.settings.control);
+                }
                 _ = stop.changed() => break,
             }
         }
@@ -184,8 +190,16 @@ impl Socket {
     }
 }
 
+/// Of the socket's file: its owner and group, or all, as their rights are looked at anyway.
+fn mode(access: &Access) -> u32 {
+    if access.is_nobody() { 0o660 } else { 0o666 }
+}
+
 /// Says so if those who may use the socket cannot get at it.
-fn warn_if_closed(path: &Path) {
+fn warn_if_closed(path: &Path, access: &Access) {
+    if access.is_nobody() {
+        return;
+    }
     const SEARCH_BY_OTHERS: u32 = 0o001;
     let directory = path
         .parent()
@@ -203,7 +217,7 @@ fn warn_if_closed(path: &Path) {
 async fn client(
     stream: UnixStream,
     peer: &Peer,
-    controller: &Controller,
+    door: &Door,
     mut stop: watch::Receiver<()>,
 ) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
@@ -232,7 +246,7 @@ async fn client(
                 .map_err(|error| format!("not a request of this version: {error}"))
         };
         let request = match request {
-            Ok(request) => controller.check(peer, request).await,
+            Ok(request) => door.check(peer, request).await,
             Err(error) => Err(error),
         };
         let reply = match request {
@@ -246,7 +260,7 @@ async fn client(
                     last,
                     follow,
                 };
-                let events = &controller.events;
+                let events = &door.events;
                 match events
                     .send(wanted, &mut reader, &mut writer, &mut stop)
                     .await?
@@ -255,7 +269,7 @@ async fn client(
                     events::Sent::NoMore => return Ok(()),
                 }
             }
-            Ok(request) => controller.reply(peer, request).await,
+            Ok(request) => door.reply(peer, request).await,
             Err(error) => Reply::Error(error),
         };
         send(&mut writer, [&reply]).await?;
@@ -278,16 +292,21 @@ async fn send<'a>(
     timeout(WRITE, writer.write_all(&text)).await?
 }
 
-/// The way to the controller.
-struct Controller {
-    model: Arc<Model>,
-    rights: Rights,
-    queries: mpsc::Sender<Query>,
+/// The way to the controller, whatever its model.
+struct Door {
+    models: watch::Receiver<Arc<Model>>,
+    queries: mpsc::Sender<Asked>,
+    /// The daemon's own user.
+    own: u32,
     events: events::Events,
     sources: Sources,
 }
 
-impl Controller {
+impl Door {
+    fn rights(&self) -> Rights {
+        Rights::new(self.models.borrow().settings.control.clone(), self.own)
+    }
+
     /// Who has connected, and a place for them; `permit` is one for who may change something.
     fn admit(
         &self,
@@ -302,7 +321,7 @@ impl Controller {
                 return None;
             }
         };
-        if self.rights.allow(&peer, Right::Change) {
+        if self.rights().allow(&peer, Right::Change) {
             return Some((peer, permit?));
         }
         match Arc::clone(readers).try_acquire_owned() {
@@ -317,7 +336,7 @@ impl Controller {
     /// The request, if the client has the right to it; otherwise why not.
     async fn check(&self, peer: &Peer, request: Request) -> Result<Request, String> {
         let right = request.right();
-        if self.rights.allow(peer, right) {
+        if self.rights().allow(peer, right) {
             return Ok(request);
         }
         let who = in_words(peer, Peer::described).await;
@@ -328,27 +347,67 @@ impl Controller {
         ))
     }
 
-    /// The reply to a request that the client has the right to.
+    /// The reply to a request that the client has the right to. What is asked while the model
+    /// changes is asked again by the new one.
     async fn reply(&self, peer: &Peer, request: Request) -> Reply {
-        let reply = match request {
+        loop {
+            let model = Arc::clone(&self.models.borrow());
+            let controller = Controller {
+                model: Arc::clone(&model),
+                queries: &self.queries,
+                sources: &self.sources,
+            };
+            let reply = controller.reply(peer, request.clone()).await;
+            let is_of_now = Arc::ptr_eq(&model, &self.models.borrow());
+            match reply {
+                Ok(reply) => return reply,
+                Err(error) if is_of_now => return Reply::Error(format!("{error:#}")),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// The way to the controller while it has this model.
+struct Controller<'a> {
+    model: Arc<Model>,
+    queries: &'a mpsc::Sender<Asked>,
+    sources: &'a Sources,
+}
+
+impl Controller<'_> {
+    async fn reply(&self, peer: &Peer, request: Request) -> Result<Reply> {
+        match request {
             Request::Status {} => self.status().await.map(Reply::Status),
             Request::Explain { name } => self.explain(name).await,
             Request::Stats {} => self.stats().await.map(Reply::Stats),
             Request::Set { targets, order } => self.set(peer, targets, order).await.map(Reply::Set),
             Request::Detach {} => self.ask(Query::Detach).await.map(Reply::Detached),
+            Request::Reload {} => self.reload(peer).await,
             Request::Events { .. } => Err(anyhow!("events have replies of their own")),
+        }
+    }
+
+    async fn reload(&self, peer: &Peer) -> Result<Reply> {
+        let by = in_words(peer, Peer::name).await.into();
+        let reload = |reply| {
+            Query::Reload(Reload {
+                when_busy: WhenBusy::Refuse,
+                by,
+                reply,
+            })
         };
-        reply.unwrap_or_else(|error| Reply::Error(format!("{error:#}")))
+        Ok(match self.ask(reload).await? {
+            Ok(reloaded) => Reply::Reloaded(Box::new(reloaded)),
+            Err(errors) => Reply::NotReloaded(errors),
+        })
     }
 
     async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Result<T> {
         const STOPPING: &str = "the daemon is stopping";
         let (sender, receiver) = oneshot::channel();
-        self.queries
-            .send(query(sender))
-            .await
-            .ok()
-            .context(STOPPING)?;
+        let asked = Asked::of(&self.model, query(sender));
+        self.queries.send(asked).await.ok().context(STOPPING)?;
         receiver.await.ok().context(STOPPING)
     }
 
@@ -422,8 +481,8 @@ mod tests {
     use super::*;
     use crate::controller::testing;
     use crate::journal::Recorder;
+    use crate::protocol::{Detached, Removed};
     use crate::rights::Who;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn names_are_found() {
@@ -438,6 +497,43 @@ mod tests {
         ] {
             assert_eq!(find(&model, name).is_some(), found, "{name:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_while_the_model_changes_is_asked_again() {
+        let [old, new] = [(); 2].map(|()| Arc::new(testing::reference()));
+        let (models, receiver) = watch::channel(Arc::clone(&old));
+        let (queries, mut asked) = mpsc::channel(1);
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(dir.path(), Box::new(|_| {})).unwrap();
+        let door = door(receiver, queries, &recorder);
+        let was_detached = Detached {
+            interfaces: vec!["eth0".to_owned()],
+            rules: Ok(Removed::Nothing),
+        };
+        let controller = async {
+            let first: Asked = asked.recv().await.unwrap();
+            assert!(first.is_of(&old));
+            models.send_replace(Arc::clone(&new));
+            drop(first);
+            let second = asked.recv().await.unwrap();
+            assert!(second.is_of(&new) && !second.is_of(&old));
+            let Query::Detach(reply) = second.query else {
+                panic!("{second:?}");
+            };
+            reply.send(was_detached.clone()).unwrap();
+            // Without another model there is nobody to be asked again.
+            drop(asked.recv().await.unwrap());
+        };
+        let client = async {
+            let peer = Peer::default();
+            let detached = door.reply(&peer, Request::Detach {}).await;
+            let stopping = door.reply(&peer, Request::Detach {}).await;
+            (detached, stopping)
+        };
+        let ((), (detached, stopping)) = tokio::join!(controller, client);
+        assert_eq!(detached, Reply::Detached(was_detached));
+        assert!(matches!(stopping, Reply::Error(_)), "{stopping:?}");
     }
 
     #[test]
@@ -473,9 +569,13 @@ mod tests {
             read: Who::All,
             change: Who::NOBODY,
         };
-        let _socket = Socket::bind(&path, &access).unwrap();
-        let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o666);
+        let socket = Socket::bind(&path, &access).unwrap();
+        let mode = || fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o666);
+        socket.file.admit(&Access::default());
+        assert_eq!(mode(), 0o660);
+        socket.file.admit(&access);
+        assert_eq!(mode(), 0o666);
     }
 
     #[tokio::test]
@@ -489,16 +589,10 @@ mod tests {
         };
         let dir = tempfile::tempdir().unwrap();
         let recorder = Recorder::start(dir.path(), Box::new(|_| {})).unwrap();
-        let controller = Controller {
-            model: Arc::new(testing::reference()),
-            rights: Rights::new(access, 0),
-            queries: mpsc::channel(1).0,
-            events: events::Events::new(recorder.reader().clone()),
-            sources: Sources {
-                journal: recorder.reader().clone(),
-                webhooks: Webhooks::new(),
-            },
-        };
+        let mut model = testing::reference();
+        model.settings.control = access;
+        let (models, receiver) = watch::channel(Arc::new(model));
+        let door = door(receiver, mpsc::channel(1).0, &recorder);
         let peer = |groups: &[u32]| Peer {
             uid: 4_000_000_000,
             gid: 4_000_000_000,
@@ -514,10 +608,11 @@ mod tests {
             (explain, Right::Read),
             (set, Right::Change),
             (r#"{"request":"detach"}"#, Right::Change),
+            (r#"{"request":"reload"}"#, Right::Change),
         ] {
             for (peer, may) in [(peer(&[]), false), (peer(&[500]), right == Right::Read)] {
                 let request: Request = serde_json::from_str(request).unwrap();
-                let checked = controller.check(&peer, request).await;
+                let checked = door.check(&peer, request).await;
                 let who = peer.described();
                 let key = right.key();
                 let refusal = format!(
@@ -525,6 +620,33 @@ mod tests {
                 );
                 assert_eq!(checked.err(), (!may).then_some(refusal));
             }
+        }
+        // What a reload gives and takes counts at once.
+        let somebody = peer(&[]);
+        for read in [Who::All, Who::NOBODY] {
+            let mut model = testing::reference();
+            model.settings.control.read = read.clone();
+            models.send_replace(Arc::new(model));
+            let checked = door.check(&somebody, Request::Status {}).await;
+            assert_eq!(checked.is_ok(), read == Who::All);
+        }
+    }
+
+    fn door(
+        models: watch::Receiver<Arc<Model>>,
+        queries: mpsc::Sender<Asked>,
+        recorder: &Recorder,
+    ) -> Door {
+        let sources = Sources {
+            journal: recorder.reader().clone(),
+            webhooks: Webhooks::new(),
+        };
+        Door {
+            models,
+            queries,
+            own: 0,
+            events: events::Events::new(sources.journal.clone()),
+            sources,
         }
     }
 }

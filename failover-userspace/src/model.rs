@@ -6,9 +6,11 @@
 //! meaningless in any other model.
 
 mod check;
+mod diff;
 mod webhook;
 mod zone_data;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
@@ -22,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::rights::Access;
 
 pub use check::{ExecCheck, HttpCheck, HttpMethod, Tls, Trust};
+pub use diff::{Altered, Changes, Content, Difference, Lineage, Succession, compare};
 pub use webhook::{Secret, Webhook};
 pub use zone_data::{RecordData, Rrset, ZoneData, find, suffixes};
 
@@ -143,6 +146,14 @@ pub struct PortForward {
     /// Forwarded connections come from this host, for servers whose way back to clients does not
     /// lead through it.
     pub snat: bool,
+}
+
+impl Settings {
+    /// Our name server addresses with their port.
+    pub fn listen_sockets(&self) -> impl Iterator<Item = SocketAddr> {
+        let listen = self.listen.iter();
+        listen.map(|address| SocketAddr::new(*address, self.port.get()))
+    }
 }
 
 /// Key of the hash in server cookies (RFC 9018 section 4); servers that share it accept each
@@ -461,6 +472,22 @@ pub struct Probe {
     pub timing: Timing,
 }
 
+impl Probe {
+    /// What a verdict rests on, in words that stay the same over restarts: another target or
+    /// another way there needs another verdict.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let mut text = self.target.definition();
+        if let Some(interface) = &self.egress.interface {
+            text += &format!(" via {interface}");
+        }
+        if let Some(source) = self.egress.source {
+            text += &format!(" from {source}");
+        }
+        text
+    }
+}
+
 /// What a probe tests.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ProbeTarget {
@@ -620,6 +647,14 @@ impl Model {
     #[must_use]
     pub fn zone(&self, id: ZoneId) -> &Zone {
         &self.zones[id.index()]
+    }
+
+    /// All interfaces that matter, each once: those of the program and those of links.
+    #[must_use]
+    pub fn interfaces(&self) -> BTreeSet<String> {
+        let wans = self.wans.iter().filter_map(|wan| wan.interface.clone());
+        wans.chain(self.settings.interfaces.iter().cloned())
+            .collect()
     }
 
     /// The probe with this id.

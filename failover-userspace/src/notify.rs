@@ -3,14 +3,15 @@
 //! [`run`] watches what is published. Each target of each zone is followed up on by a task of
 //! its own, `follow`, from the first publication on: it sends the newest serial number, tries
 //! again until the target has said that it heard, and drops all that for a newer number. How
-//! a message goes out and what comes back is `exchange`'s work.
+//! a message goes out and what comes back is `exchange`'s work. A reload changes the targets;
+//! those that stay are told only of what is new.
 //!
 //! Nobody waits for any of this: who publishes only leaves the newest state behind.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -27,7 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::listen::PublishedReader;
-use crate::model::{Model, Zone, ZoneId};
+use crate::model::{Model, Name, Zone};
 
 /// Messages about one serial number, at most.
 const TRIES: usize = 5;
@@ -44,11 +45,20 @@ const RESPONSE_LIMIT: usize = 1232;
 /// Who is to hear of the changes of one zone.
 #[derive(Clone, Debug)]
 pub struct Target {
-    id: ZoneId,
     zone: Arc<Zone>,
     address: SocketAddr,
     /// The addresses that messages leave from, in turn; the kernel's choice if there are none.
     sources: Vec<IpAddr>,
+}
+
+/// The targets of all zones of a model; replaced with it.
+pub type Targets = Arc<[Arc<Target>]>;
+
+/// What a target is to hear.
+#[derive(Clone, Debug)]
+struct News {
+    target: Arc<Target>,
+    serial: u32,
 }
 
 /// The targets of all zones of a model.
@@ -56,66 +66,73 @@ pub struct Target {
 /// Messages leave from our listen addresses, as secondaries know us by these; from each in
 /// turn, as one may belong to a link that is down.
 #[must_use]
-pub fn targets(model: &Model) -> Vec<Target> {
+pub fn targets(model: &Model) -> Targets {
     let mut targets = Vec::new();
-    for (zone, id) in model.zones.iter().zip(0..) {
+    for zone in &model.zones {
         if zone.notify.is_empty() {
             continue;
         }
         let shared = Arc::new(zone.clone());
         targets.extend(zone.notify.iter().map(|address| {
             let listen = model.settings.listen.iter().copied();
-            Target {
-                id: ZoneId(id),
+            Arc::new(Target {
                 zone: Arc::clone(&shared),
                 address: *address,
                 sources: listen
                     .filter(|source| source.is_ipv4() == address.is_ipv4())
                     .collect(),
-            }
+            })
         }));
     }
-    targets
+    targets.into()
+}
+
+impl Target {
+    fn key(&self) -> (Name, SocketAddr) {
+        (self.zone.name.clone(), self.address)
+    }
 }
 
 /// Tells each target of every change of its zone's serial number, the first included, until
 /// nothing more will be published.
-pub async fn run(targets: Vec<Target>, mut published: PublishedReader) {
-    if targets.is_empty() {
-        return;
-    }
+pub async fn run(mut targets: watch::Receiver<Targets>, mut published: PublishedReader) {
     let udp = Udp::default();
     let mut followers = JoinSet::new();
-    let mut serials: Vec<(ZoneId, watch::Sender<u32>)> = Vec::new();
-    for target in targets {
-        // Targets of one zone are adjacent.
-        let known = serials.last().filter(|(id, _)| *id == target.id);
-        let receiver = if let Some((_, sender)) = known {
-            sender.subscribe()
-        } else {
-            let Some(serial) = published.borrow().serial(target.id) else {
+    // Who loses his sender has nothing more to tell.
+    let mut followed: HashMap<(Name, SocketAddr), watch::Sender<News>> = HashMap::new();
+    loop {
+        let wanted = Arc::clone(&targets.borrow_and_update());
+        let now = Arc::clone(&published.borrow_and_update());
+        let mut before = std::mem::take(&mut followed);
+        for target in wanted.iter() {
+            let key = target.key();
+            // Zones and targets are not replaced in the same moment.
+            let Some(serial) = now.serial_of(&target.zone.name) else {
                 continue;
             };
-            let (sender, receiver) = watch::channel(serial);
-            serials.push((target.id, sender));
-            receiver
-        };
-        followers.spawn(follow(target, receiver, udp.clone()));
-    }
-    loop {
-        {
-            let now = published.borrow_and_update();
-            for (zone, sender) in &serials {
-                let serial = now.serial(*zone);
-                sender.send_if_modified(|known| {
-                    let newer = serial.filter(|serial| serial != known);
-                    newer.inspect(|newer| *known = *newer).is_some()
-                });
-            }
+            let news = News {
+                target: Arc::clone(target),
+                serial,
+            };
+            let sender = if let Some(sender) = before.remove(&key) {
+                sender.send_if_modified(|known| std::mem::replace(known, news).serial != serial);
+                sender
+            } else {
+                let (sender, receiver) = watch::channel(news);
+                followers.spawn(follow(receiver, udp.clone()));
+                sender
+            };
+            followed.insert(key, sender);
         }
-        if published.changed().await.is_err() {
-            return;
+        drop(before);
+        tokio::select! {
+            changed = published.changed() => if changed.is_err() {
+                return;
+            },
+            Ok(()) = targets.changed() => {}
         }
+        // Finished tasks are forgotten.
+        while followers.try_join_next().is_some() {}
     }
 }
 
@@ -143,13 +160,13 @@ enum Response {
 }
 
 /// Tells one target of one serial number after the other; ends with their source.
-async fn follow(target: Target, mut serials: watch::Receiver<u32>, exchange: impl Exchange) {
+async fn follow(mut news: watch::Receiver<News>, exchange: impl Exchange) {
     let mut last = Response::Heard;
     loop {
-        let serial = *serials.borrow_and_update();
+        let News { target, serial } = news.borrow_and_update().clone();
         let not_before = Instant::now() + GAP;
         let superseded = tokio::select! {
-            changed = serials.changed() => Some(changed),
+            changed = news.changed() => Some(changed),
             response = tell(&target, serial, &exchange) => {
                 log(&target, serial, response, &mut last);
                 None
@@ -157,7 +174,7 @@ async fn follow(target: Target, mut serials: watch::Receiver<u32>, exchange: imp
         };
         let changed = match superseded {
             Some(changed) => changed,
-            None => serials.changed().await,
+            None => news.changed().await,
         };
         if changed.is_err() {
             return;

@@ -4,8 +4,8 @@
 //!
 //! - `CAP_BPF`, `CAP_NET_ADMIN`: loading the program, and attaching it again to an
 //!   interface that comes back,
-//! - `CAP_PERFMON`: the verifier's full knowledge of the program while it is loaded;
-//!   given up after that,
+//! - `CAP_PERFMON`: the verifier's full knowledge of the program while it is loaded; given up
+//!   after that, but for the thread that loads it again on a reload,
 //! - `CAP_NET_RAW`: ICMP probes, and probes bound to an interface,
 //! - `CAP_NET_BIND_SERVICE`: port 53, opened with the first publication.
 //!

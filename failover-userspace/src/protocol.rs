@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataplane::{AttachedMode, Generation};
 use crate::health::{Admin, AdminState, Carrier, Effective, Order, Verdict};
 use crate::journal::{Entry, Filter};
-use crate::model::{Priority, Tier};
+use crate::model::{Difference, Priority, Tier};
 use crate::policy::{ServerStanding, WanStanding};
 use crate::rights::Right;
 
@@ -55,6 +55,8 @@ pub enum Request {
     /// Take the program off all interfaces and the rules of port forwarding out of the kernel, and
     /// end.
     Detach {},
+    /// Read the configuration again and do as it says.
+    Reload {},
 }
 
 impl Request {
@@ -65,7 +67,7 @@ impl Request {
             Self::Status {} | Self::Explain { .. } | Self::Stats {} | Self::Events { .. } => {
                 Right::Read
             }
-            Self::Set { .. } | Self::Detach {} => Right::Change,
+            Self::Set { .. } | Self::Detach {} | Self::Reload {} => Right::Change,
         }
     }
 }
@@ -88,6 +90,10 @@ pub enum Reply {
     Set(SetResult),
     /// To [`Request::Detach`].
     Detached(Detached),
+    /// To [`Request::Reload`].
+    Reloaded(Box<Reloaded>),
+    /// To [`Request::Reload`]: every error, and nothing has changed.
+    NotReloaded(Vec<String>),
     /// Refused, and why.
     Error(String),
 }
@@ -447,4 +453,15 @@ pub struct SetService {
     pub answer: Vec<IpAddr>,
     /// `NOERROR` or `SERVFAIL`.
     pub rcode: String,
+}
+
+/// `failover reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// The generation that is published now.
+    pub generation: Generation,
+    /// What has changed; nothing, if the configuration says what it said before.
+    pub difference: Difference,
+    /// What an operator may want to look at.
+    pub warnings: Vec<String>,
 }

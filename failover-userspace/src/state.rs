@@ -26,7 +26,7 @@ use tracing::{info, warn};
 
 use crate::dataplane::Generation;
 use crate::health::{Admin, Effective, Verdict};
-use crate::model::{Model, Probe, ProbeId, ServerId, ServiceId, WanId};
+use crate::model::{Model, ProbeId, ServerId, ServiceId, WanId};
 use crate::policy::Answer;
 
 /// Version of the file's format.
@@ -134,7 +134,7 @@ impl Kept {
             standing.admin = saved.admin.clone();
             let mut same = server.probes.len() == saved.checks.len();
             for probe in &server.probes {
-                let check = fingerprint(model.probe(*probe));
+                let check = model.probe(*probe).fingerprint();
                 match saved.checks.get(&check) {
                     Some(verdict) => kept.verdicts[probe.index()] = *verdict,
                     None => same = false,
@@ -155,7 +155,7 @@ impl Kept {
                 since: saved.since,
             };
             for target in &wan.targets {
-                let check = fingerprint(model.probe(target.probe));
+                let check = model.probe(target.probe).fingerprint();
                 if let Some(verdict) = saved.targets.get(&check) {
                     kept.verdicts[target.probe.index()] = *verdict;
                 }
@@ -188,7 +188,7 @@ impl Kept {
             .map(|(server, standing)| {
                 let checks = server.probes.iter();
                 let checks =
-                    checks.map(|probe| (fingerprint(model.probe(*probe)), verdict(*probe)));
+                    checks.map(|probe| (model.probe(*probe).fingerprint(), verdict(*probe)));
                 let saved = SavedServer {
                     checks: checks.collect(),
                     admin: standing.admin.clone(),
@@ -199,7 +199,7 @@ impl Kept {
             });
         let wans = model.wans.iter().zip(&self.wans).map(|(wan, standing)| {
             let targets = wan.targets.iter().map(|target| {
-                let check = fingerprint(model.probe(target.probe));
+                let check = model.probe(target.probe).fingerprint();
                 (check, verdict(target.probe))
             });
             let saved = SavedWan {
@@ -248,18 +248,6 @@ impl State {
 
 fn server_key(model: &Model, service: ServiceId, server: &str) -> String {
     format!("{}/{server}", model.service(service).name)
-}
-
-/// What a verdict rests on: another target or another way there needs another verdict.
-fn fingerprint(probe: &Probe) -> String {
-    let mut text = probe.target.definition();
-    if let Some(interface) = &probe.egress.interface {
-        text += &format!(" via {interface}");
-    }
-    if let Some(source) = probe.egress.source {
-        text += &format!(" from {source}");
-    }
-    text
 }
 
 /// The file.
@@ -322,6 +310,8 @@ enum Message {
     Record(Record),
     /// Write at once, and say when that is done.
     Flush(oneshot::Sender<()>),
+    /// Another model, and what is kept by its ids.
+    Model(Arc<Model>, Kept),
     /// Written at once.
     Generation(Generation),
 }
@@ -369,6 +359,11 @@ impl Saver {
         let (written, is_written) = oneshot::channel();
         self.send(Message::Flush(written));
         is_written
+    }
+
+    /// Has all of this written soon; what comes is by the ids of this model.
+    pub fn adopt(&self, model: Arc<Model>, kept: Kept) {
+        self.send(Message::Model(model, kept));
     }
 
     /// `generation` has been published: reserves more long before they are needed.
@@ -432,6 +427,11 @@ impl Writer {
                     continue;
                 }
                 Ok(Message::Flush(written)) => waiting = Some(written),
+                Ok(Message::Model(model, kept)) => {
+                    (self.model, self.kept) = (model, kept);
+                    dirty = true;
+                    continue;
+                }
                 Ok(Message::Generation(generation)) => self.generation = generation,
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) if dirty => {}

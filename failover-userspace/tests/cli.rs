@@ -49,7 +49,6 @@ fn usage() {
     for arguments in [
         &[][..],
         &["nonsense"],
-        &["reload"],
         &["events", "--since", "yesterday"],
         &["events", "--subject", "a[b"],
         &["events", "--service", "www", "--subject", "www/*"],
@@ -194,6 +193,7 @@ fn without_a_daemon() {
                 "kernel",
             ],
             &["status", "--watch"],
+            &["reload"],
         ] {
             let run = failover(&[command, &place].concat());
             assert_eq!((run.code, run.out.as_str()), (1, ""), "{command:?}");

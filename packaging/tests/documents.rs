@@ -20,7 +20,7 @@ fn the_unit_calls_commands_that_there_are() {
         let parsed = failover::cli::command().try_get_matches_from(&words);
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
     }
-    assert_eq!(called, ["run"]);
+    assert_eq!(called, ["run", "reload"]);
 }
 
 #[test]

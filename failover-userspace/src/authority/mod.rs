@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use domain::base::iana::Rtype;
 
-use crate::model::{Model, Zone, ZoneId};
+use crate::model::{Model, Name, Zone, ZoneId};
 use crate::wire::{AddressAnswer, AuthorityTail};
 use cookies::Cookies;
 pub use directory::{Below, Directory, Entry, More, Otherwise};
@@ -100,6 +100,12 @@ impl Published {
     pub fn serial(&self, zone: ZoneId) -> Option<u32> {
         let zone = self.authority.zones.by_id(zone)?;
         Some(self.authority.resolver(&self.snapshot, 0).serial(zone))
+    }
+
+    /// The same for the zone of this name.
+    #[must_use]
+    pub fn serial_of(&self, zone: &Name) -> Option<u32> {
+        self.serial(self.authority.zones.at_apex(zone.as_slice())?)
     }
 }
 

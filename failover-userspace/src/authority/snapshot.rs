@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::model::{Generation, ServiceId, ZoneId};
+use crate::model::{Content, Generation, Model, ServiceId, ServiceZones, Succession, ZoneId};
 use crate::wire::{AddressAnswer, Change, Family};
 
 /// Services per chunk: a publication copies the chunks it changes and the list of chunks.
@@ -36,6 +36,51 @@ impl Snapshot {
             ..Self::default()
         };
         first.next(generation, changes, &[])
+    }
+
+    /// The first snapshot of a model that follows another one. Of zones that some earlier
+    /// generation has changed last, `changed` has it.
+    #[must_use]
+    pub fn succeeding(
+        generation: Generation,
+        changes: &[Change],
+        changed: &[Option<Generation>],
+    ) -> Self {
+        let changed = changed.iter().map(|changed| changed.unwrap_or(generation));
+        Self {
+            changed: Arc::new(changed.collect()),
+            ..Self::new(generation, changes)
+        }
+    }
+
+    /// What the first publication of another model, `changes`, leaves as it is: of each of its
+    /// zones the generation that changed it last, or `None` if this publication does.
+    #[must_use]
+    pub fn unchanged(
+        &self,
+        model: &Model,
+        succession: &Succession,
+        changes: &[Change],
+    ) -> Vec<Option<Generation>> {
+        let is_same = |change: &&Change| {
+            let parent = succession.services.get(change.service.index());
+            let parent = parent.copied().flatten();
+            parent.is_some_and(|parent| {
+                self.answer(parent, Family::V4) == Some(&change.a)
+                    && self.answer(parent, Family::V6) == Some(&change.aaaa)
+            })
+        };
+        let other = changes.iter().filter(|change| !is_same(change));
+        let touched = ServiceZones::new(model).of(other.map(|change| change.service));
+        let zones = (0..).map(ZoneId).zip(&succession.zones);
+        zones
+            .map(|(zone, parent)| match parent {
+                Some((parent, Content::Same)) if touched.binary_search(&zone).is_err() => {
+                    Some(self.changed(*parent))
+                }
+                _ => None,
+            })
+            .collect()
     }
 
     /// The snapshot after this one, of the same model; `zones` are those of the services that
@@ -106,6 +151,8 @@ const fn place(service: ServiceId) -> (usize, usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::testing::edited;
+    use crate::model::compare;
 
     #[test]
     fn a_snapshot_never_changes() {
@@ -152,5 +199,73 @@ mod tests {
             );
         }
         assert!(Arc::ptr_eq(&first.chunks[0], &second.chunks[0]));
+    }
+
+    /// example.com with `www`, example.org with `mail`; of the new model, in the other order.
+    #[test]
+    fn a_zone_is_changed_by_what_it_says() {
+        const SERVICES: &str = "[[service]]\nname = \"mail\"\nfqdn = [\"imap.example.org\"]\nport = 80\n\
+            [[service.server]]\nname = \"m\"\naddress = \"192.0.2.201\"\noffsite = true\n\
+            priority = \"primary\"\n[[service]]\nname = \"www\"";
+        let both = [
+            ("$ORIGIN example.com.\n", ""),
+            (
+                "[check]",
+                "[[zone]]\nname = \"example.org\"\nfile = \"example.com.zone\"\n[check]",
+            ),
+        ];
+        let old = edited(&[&both[..], &[("[[service]]\nname = \"www\"", SERVICES)]].concat());
+        let change = |service, a| Change {
+            service: ServiceId(service),
+            a,
+            aaaa: AddressAnswer::NoData,
+        };
+        let (same, other) = (AddressAnswer::NoData, AddressAnswer::Servfail);
+        let snapshot = Snapshot::new(
+            Generation(1),
+            &[change(0, same.clone()), change(1, same.clone())],
+        )
+        .next(Generation(2), &[change(1, same.clone())], &[ZoneId(0)]);
+        // (edits, answers of mail and www, the generations of example.com and example.org)
+        let [com, org] = [2, 1].map(|n| Some(Generation(n)));
+        for (edit, mail, www, want) in [
+            (("rise = 2", "rise = 3"), &same, &same, [com, org]),
+            (("rise = 2", "rise = 3"), &same, &other, [None, org]),
+            (("rise = 2", "rise = 3"), &other, &same, [com, None]),
+            (
+                ("\"www.example.com\"", "\"web.example.com\""),
+                &same,
+                &same,
+                [None, org],
+            ),
+            (
+                ("imap.example.org", "imap.example.com"),
+                &same,
+                &same,
+                [None, None],
+            ),
+            // Both have the same file.
+            (
+                ("198.51.100.140", "198.51.100.141"),
+                &same,
+                &same,
+                [None, None],
+            ),
+        ] {
+            let edits = [
+                &both[..],
+                &[("[[service]]\nname = \"www\"", SERVICES), edit],
+            ]
+            .concat();
+            let new = edited(&edits);
+            let (_, succession) = compare(&old, &new);
+            let changes = [change(0, mail.clone()), change(1, www.clone())];
+            let found = snapshot.unchanged(&new, &succession, &changes);
+            assert_eq!(found, want, "{edit:?}");
+            let next = Snapshot::succeeding(Generation(7), &changes, &found);
+            let changed = [0, 1].map(|zone| next.changed(ZoneId(zone)));
+            assert_eq!(changed, want.map(|kept| kept.unwrap_or(Generation(7))));
+            assert_eq!(next.answer(ServiceId(1), Family::V4), Some(www));
+        }
     }
 }

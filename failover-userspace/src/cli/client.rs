@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{DEFAULT_CONFIG, Daemon, print};
-use crate::config::DEFAULT_CONTROL_SOCKET;
+use crate::config::{self, DEFAULT_CONTROL_SOCKET, Diagnostics};
 use crate::forward;
 use crate::protocol::{Removed, Reply, Request};
 
@@ -69,6 +69,15 @@ impl Daemon {
             .map_err(|error: toml::de::Error| anyhow!("{}: {}", file.display(), error.message()))
     }
 
+    /// What is wrong with the configuration, if it does not even tell where the socket is.
+    pub(super) fn mistakes(&self) -> Option<Diagnostics> {
+        if self.socket().is_ok() {
+            return None;
+        }
+        let file = self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG));
+        config::load(file).err()
+    }
+
     /// Connects to the daemon.
     pub(super) fn connect(&self) -> Result<Client> {
         self.try_connect()?.map_err(anyhow::Error::from)
@@ -109,6 +118,12 @@ impl NoDaemon {
 }
 
 impl Client {
+    /// Gives the daemon so long for its replies.
+    pub(super) fn wait_for(&self, patience: Duration) -> Result<()> {
+        self.stream.get_ref().set_read_timeout(Some(patience))?;
+        Ok(())
+    }
+
     /// Asks, and waits for the reply; a refusal is an error.
     pub(super) fn ask(&mut self, request: &Request) -> Result<Reply> {
         self.send(request)?;

@@ -9,6 +9,7 @@ mod events;
 mod explain;
 mod log;
 mod pass;
+mod reload;
 mod run;
 mod set;
 mod stats;
@@ -58,6 +59,8 @@ enum Command {
     Stats(Stats),
     /// Set servers and WAN links to a state, whatever their checks say, or leave them to their checks again
     Set(Set),
+    /// Read the configuration again and do as it says; says what has changed, or every error
+    Reload(Reload),
     /// Take the program off all interfaces, remove the rules of port forwarding, and end the daemon
     Detach(Daemon),
     /// Keep a program that passes everything on interfaces; native XDP_TX on veth needs one at the other end
@@ -137,6 +140,15 @@ struct Explain {
 
 #[derive(Debug, Args)]
 struct Stats {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+struct Reload {
     #[command(flatten)]
     daemon: Daemon,
     /// As JSON
@@ -251,6 +263,7 @@ pub fn main() -> ExitCode {
         Command::Events(args) => events::events(&args),
         Command::Stats(args) => stats::stats(&args),
         Command::Set(args) => set::set(&args),
+        Command::Reload(args) => reload::reload(&args),
         Command::Detach(daemon) => client::detach(&daemon),
         Command::XdpPass { interfaces } => pass::pass(&interfaces),
     };

@@ -1,5 +1,8 @@
 //! `failover run`: puts the daemon together.
 
+mod hangups;
+mod loader;
+
 use std::collections::BTreeSet;
 use std::future::Future;
 use std::io;
@@ -9,35 +12,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use aya_log::EbpfLogger;
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::{Run, log};
 use crate::answering::Answering;
-use crate::config::{self, Overrides};
-use crate::control::{Socket, Sources};
-use crate::controller::{Controller, Core, Inputs, Now, Setup};
+use crate::control::{self, Socket};
+use crate::controller::{Controller, Core, Inputs, Now, Setup, Sources};
 use crate::dataplane::DataPlane;
 use crate::forward::Forwarder;
+use crate::health::Pace;
 use crate::journal::{Entry, Recorder};
 use crate::metrics::{self, Meters};
-use crate::model::{Model, XdpMode};
+use crate::model::{Model, ProbeId};
 use crate::privileges;
-use crate::probe::{Engine, LinkWatcher};
+use crate::probe::{Begin, Engine, Handle, LinkWatcher, ProbeKey, Task};
 use crate::state::{Kept, Saver, Store};
 use crate::webhook::Webhooks;
+use hangups::Hangups;
+use loader::{Followers, Loader, Source};
 
 /// Room for the events of links.
 const LINK_EVENTS: usize = 1024;
 /// Room for the queries of clients.
 const QUERIES: usize = 64;
-/// Room for reports of probes: half a second of them, and never little.
-const REPORTS: std::ops::RangeInclusive<usize> = 1024..=65_536;
+/// Room for reports of probes: half a second of them, however many there come to be.
+const REPORTS: usize = 65_536;
 /// What tasks get to end.
 const GRACE: Duration = Duration::from_secs(2);
 /// What webhooks get to deliver what waits, when the daemon stops.
@@ -46,25 +48,17 @@ const WEBHOOK_GRACE: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &Run) -> Result<ExitCode> {
     log::init()?;
     expect_configuration(&args.config)?;
-    let overrides = Overrides {
-        interfaces: args.interfaces.clone(),
-        xdp: args.xdp.map(Into::into),
-    };
-    let mut loaded = match config::load_with(&args.config, &overrides) {
+    let hangups = Hangups::remember()?;
+    let source = Source::new(args)?;
+    let loaded = match source.load() {
         Ok(loaded) => loaded,
         Err(errors) => {
             log::complain(&errors.to_string());
             return Ok(ExitCode::FAILURE);
         }
     };
-    if let Some(socket) = &args.socket {
-        loaded.model.settings.control_socket.clone_from(socket);
-    }
     for warning in &loaded.warnings {
         warn!(at = %format_args!("{}:{}:{}", warning.file.display(), warning.line, warning.column), "{}", warning.message);
-    }
-    if loaded.model.settings.xdp == XdpMode::Off {
-        loaded.model.settings.interfaces.clear();
     }
     let model = Arc::new(loaded.model);
 
@@ -83,11 +77,17 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     } else {
         Some(DataPlane::load(&model, state.generation).map_err(explain_refusal)?)
     };
+    let webhooks = Webhooks::new();
+    let (metrics_successor, metrics_successors) = mpsc::unbounded_channel();
+    let followers = Followers {
+        webhooks: Arc::clone(&webhooks),
+        metrics: metrics_successor,
+    };
+    let loader = Loader::start(source, followers).context("start a thread")?;
     privileges::keep_to_run().context("give up privileges")?;
     let forwarder = Forwarder::start(&model)?;
     let saver = Saver::start(store, Arc::clone(&model), kept.clone(), state.generation)
         .with_context(in_dir)?;
-    let webhooks = Webhooks::new();
     let told = Arc::clone(&webhooks);
     let tell = Box::new(move |entry: &Arc<Entry>| told.offer(entry));
     let recorder = Recorder::start(dir, tell).context("start the journal")?;
@@ -95,6 +95,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
         recorder,
         webhooks,
         metrics,
+        metrics_successors,
     };
 
     let runtime = runtime::Builder::new_multi_thread()
@@ -102,10 +103,17 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
         .enable_all()
         .build()?;
     // The controller runs on this thread and may block it: tasks have the workers.
-    let answering = Answering::new(plane, state.generation);
-    let done = runtime.block_on(serve(
-        model, socket, answering, forwarder, kept, saver, telling,
-    ));
+    let done = runtime.block_on(serve(Parts {
+        model,
+        socket,
+        answering: Answering::new(plane, state.generation),
+        forwarder,
+        kept,
+        saver,
+        loader,
+        hangups,
+        telling,
+    }));
     runtime.shutdown_timeout(GRACE);
     done?;
     Ok(ExitCode::SUCCESS)
@@ -128,48 +136,71 @@ struct Telling {
     recorder: Recorder,
     webhooks: Arc<Webhooks>,
     metrics: Option<metrics::Server>,
+    /// What takes its place after reloads.
+    metrics_successors: mpsc::UnboundedReceiver<Option<metrics::Server>>,
 }
 
-async fn serve(
+/// What is made before there are tasks.
+struct Parts {
     model: Arc<Model>,
     socket: Socket,
-    mut answering: Answering,
+    answering: Answering,
     forwarder: Forwarder,
     kept: Kept,
     saver: Saver,
+    loader: Loader,
+    hangups: Hangups,
     telling: Telling,
-) -> Result<()> {
+}
+
+async fn serve(parts: Parts) -> Result<()> {
+    let Parts {
+        model,
+        socket,
+        mut answering,
+        forwarder,
+        kept,
+        saver,
+        loader,
+        hangups,
+        telling,
+    } = parts;
     let Telling {
         recorder,
         webhooks,
         metrics,
+        metrics_successors,
     } = telling;
     let stop = stop_signal()?;
     webhooks.configure(&model);
     if let Some(plane) = answering.plane_mut() {
-        follow_program_log(plane);
+        plane.follow_log();
     }
 
+    let (models, models_receiver) = watch::channel(Arc::clone(&model));
     let (queries, queries_receiver) = mpsc::channel(QUERIES);
     let (stop_control, control_stops) = watch::channel(());
+    hangups.reload(queries.clone())?;
     let meters = Meters::new(Now::read().wall, Arc::clone(&webhooks));
-    if let Some(metrics) = metrics {
-        let serve = metrics.serve(meters.clone(), queries.clone(), control_stops.clone());
-        tokio::spawn(serve);
-    }
-    let sources = Sources {
+    tokio::spawn(metrics::serve(
+        metrics,
+        metrics_successors,
+        meters.clone(),
+        queries.clone(),
+        control_stops.clone(),
+    ));
+    let sources = control::Sources {
         journal: recorder.reader().clone(),
         webhooks: Arc::clone(&webhooks),
     };
-    let control = tokio::spawn(socket.serve(Arc::clone(&model), queries, sources, control_stops));
+    let control = tokio::spawn(socket.serve(models_receiver, queries, sources, control_stops));
 
     let (links, links_receiver) = mpsc::channel(LINK_EVENTS);
-    let _watcher = LinkWatcher::start(watched(&model), links).context("watch interfaces")?;
-    let room = model.probes.len().clamp(*REPORTS.start(), *REPORTS.end());
-    let (reports, reports_receiver) = mpsc::channel(room);
+    let watcher = LinkWatcher::start(model.interfaces(), links).context("watch interfaces")?;
+    let (reports, reports_receiver) = mpsc::channel(REPORTS);
     let core = Core::new(Arc::clone(&model), &kept, Now::read());
-    let engine = Engine::start_with(&model.probes, |probe| core.pace(probe), reports)
-        .context("start the probes")?;
+    let pace = |probe: ProbeKey| core.pace(ProbeId(probe.0));
+    let engine = Engine::start_with(&model.probes, pace, reports).context("start the probes")?;
 
     let controller = Controller::new(Setup {
         core,
@@ -177,8 +208,10 @@ async fn serve(
         forwarder,
         saver,
         journal: recorder.journal().clone(),
-        set_pace: Box::new(move |probe, pace| engine.set_pace(probe, pace)),
         meters,
+        sources: Box::new(World { engine, watcher }),
+        loader: Box::new(loader),
+        models,
     });
     let inputs = Inputs {
         reports: reports_receiver,
@@ -194,11 +227,28 @@ async fn serve(
     ended.map(drop)
 }
 
-/// All interfaces that matter, each once.
-fn watched(model: &Model) -> BTreeSet<String> {
-    let wans = model.wans.iter().filter_map(|wan| wan.interface.clone());
-    wans.chain(model.settings.interfaces.iter().cloned())
-        .collect()
+/// What the controller hears of the world.
+struct World {
+    engine: Handle,
+    watcher: LinkWatcher,
+}
+
+impl Sources for World {
+    fn set_pace(&mut self, probe: ProbeKey, pace: Pace) {
+        self.engine.set_pace(probe, pace);
+    }
+
+    fn add(&mut self, probes: Vec<(ProbeKey, Task, Pace)>, begin: Begin) {
+        self.engine.add(probes, begin);
+    }
+
+    fn remove(&mut self, probes: Vec<ProbeKey>) {
+        self.engine.remove(probes);
+    }
+
+    fn watch(&mut self, interfaces: BTreeSet<String>) {
+        self.watcher.watch(interfaces);
+    }
 }
 
 fn explain_refusal(error: crate::dataplane::Error) -> anyhow::Error {
@@ -226,27 +276,4 @@ pub(super) fn stop_signal() -> Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => {}
         }
     })
-}
-
-/// Log records of the XDP program join ours.
-fn follow_program_log(plane: &mut DataPlane) {
-    let logger = match EbpfLogger::init(plane.ebpf_mut()) {
-        Ok(logger) => logger,
-        Err(error) => return debug!(%error, "the program does not log"),
-    };
-    #[expect(
-        deprecated,
-        reason = "the other constructor is unsafe; a logger keeps its descriptor"
-    )]
-    let logger = AsyncFd::with_interest(logger, Interest::READABLE);
-    let mut logger = match logger {
-        Ok(logger) => logger,
-        Err(error) => return warn!(%error, "cannot follow the program's log"),
-    };
-    tokio::spawn(async move {
-        while let Ok(mut guard) = logger.readable_mut().await {
-            guard.get_inner_mut().flush();
-            guard.clear_ready();
-        }
-    });
 }

@@ -129,6 +129,19 @@ pub(super) fn left(until: Timestamp, now: Timestamp) -> String {
     age(now, until.checked_add(part).unwrap_or(until))
 }
 
+/// A number in groups of three digits.
+pub(super) fn count(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// How long ago, roughly.
 pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(since.as_second()).max(0);
@@ -187,6 +200,18 @@ mod tests {
             (-5000, "0s"),
         ] {
             assert_eq!(left(at(until), at(0)), want, "{until}");
+        }
+    }
+
+    #[test]
+    fn counts() {
+        for (number, want) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1 000"),
+            (1_234_567, "1 234 567"),
+        ] {
+            assert_eq!(count(number), want);
         }
     }
 

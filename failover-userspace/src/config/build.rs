@@ -81,6 +81,26 @@ pub(super) fn id(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
 
+/// Where the daemon has its files.
+pub(super) struct Directories {
+    pub(super) control_socket: PathBuf,
+    pub(super) state_dir: PathBuf,
+    pub(super) bpf_dir: PathBuf,
+}
+
+impl Directories {
+    pub(super) fn of(spec: &ServerSpec, base: &Path) -> Self {
+        let path = |path: Option<&PathBuf>, default: &str| {
+            path.map_or_else(|| PathBuf::from(default), |path| base.join(path))
+        };
+        Self {
+            control_socket: path(spec.control_socket.value(), super::DEFAULT_CONTROL_SOCKET),
+            state_dir: path(spec.state_dir.value(), "/var/lib/failover"),
+            bpf_dir: path(spec.bpf_dir.value(), "/sys/fs/bpf/failover"),
+        }
+    }
+}
+
 fn settings(
     server: &At<ServerSpec>,
     base: &Path,
@@ -116,10 +136,11 @@ fn settings(
         report.error(server.span, message);
     }
 
-    let path = |path: Option<&PathBuf>, default: &str| {
-        path.map_or_else(|| PathBuf::from(default), |path| base.join(path))
-    };
-    let control_socket = path(spec.control_socket.value(), super::DEFAULT_CONTROL_SOCKET);
+    let Directories {
+        control_socket,
+        state_dir,
+        bpf_dir,
+    } = Directories::of(spec, base);
     if let Some(written) = spec.control_socket.given()
         && control_socket.as_os_str().len() > SOCKET_PATH_LIMIT
     {
@@ -130,7 +151,7 @@ fn settings(
         report.error(written.span, message);
     }
 
-    let cookies = cookies(server, report);
+    let cookies = cookies(server, overrides, report);
     Some(Settings {
         interfaces: if overrides.interfaces.is_empty() {
             interfaces
@@ -148,8 +169,8 @@ fn settings(
         cookies,
         control_socket,
         control: control(spec, report),
-        state_dir: path(spec.state_dir.value(), "/var/lib/failover"),
-        bpf_dir: path(spec.bpf_dir.value(), "/sys/fs/bpf/failover"),
+        state_dir,
+        bpf_dir,
         max_stale: spec.max_stale.value_or(Some(Duration::from_secs(30))),
         metrics: spec.metrics.value().copied(),
     })
@@ -169,7 +190,11 @@ fn control(spec: &ServerSpec, report: &mut Report<'_>) -> Access {
 }
 
 /// The key of server cookies; by default one that is made up for each run.
-fn cookies(server: &At<ServerSpec>, report: &mut Report<'_>) -> Option<CookieSecret> {
+fn cookies(
+    server: &At<ServerSpec>,
+    overrides: &Overrides,
+    report: &mut Report<'_>,
+) -> Option<CookieSecret> {
     let spec = &server.value;
     if !spec.cookies.value_or(true) {
         if let Some(secret) = spec.cookie_secret.given() {
@@ -178,8 +203,9 @@ fn cookies(server: &At<ServerSpec>, report: &mut Report<'_>) -> Option<CookieSec
         }
         return None;
     }
-    match spec.cookie_secret.value() {
-        Some(secret) => Some(*secret),
+    let secret = spec.cookie_secret.value().copied();
+    match secret.or(overrides.cookie_secret) {
+        Some(secret) => Some(secret),
         None => match CookieSecret::random() {
             Ok(secret) => Some(secret),
             Err(error) => {

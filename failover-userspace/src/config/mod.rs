@@ -15,6 +15,7 @@ mod name;
 mod port_forward;
 mod reader;
 mod report;
+mod running;
 mod service;
 mod shorthand;
 mod spec;
@@ -28,10 +29,11 @@ mod zonefile;
 use std::path::Path;
 
 pub use diagnostic::{Diagnostic, Diagnostics};
+pub use running::Running;
 
 pub(crate) use reader::closest;
 
-use crate::model::{Model, XdpMode};
+use crate::model::{CookieSecret, Model, XdpMode};
 use report::Report;
 
 /// `control_socket` where the file says nothing.
@@ -46,13 +48,15 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// What the command line says instead of the file.
+/// What the command line and this run say where the file might say something else, or nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// `--interface`: replaces the file's list unless empty.
     pub interfaces: Vec<String>,
     /// `--xdp`: replaces the file's mode.
     pub xdp: Option<XdpMode>,
+    /// Key of server cookies where the file names none; `None`: a new one is made up.
+    pub cookie_secret: Option<CookieSecret>,
 }
 
 /// Reads and validates the file at `path` and the zone files it names.
@@ -70,6 +74,27 @@ pub fn load(path: &Path) -> Result<Loaded, Diagnostics> {
 ///
 /// As [`load`], and for overrides that cannot be.
 pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Loaded, Diagnostics> {
+    read(path, overrides, None)
+}
+
+/// As [`load_with`], for a daemon that runs already.
+///
+/// # Errors
+///
+/// As [`load_with`], and for what cannot change while it runs.
+pub fn reload(
+    path: &Path,
+    overrides: &Overrides,
+    running: &Running,
+) -> Result<Loaded, Diagnostics> {
+    read(path, overrides, Some(running))
+}
+
+fn read(
+    path: &Path,
+    overrides: &Overrides,
+    running: Option<&Running>,
+) -> Result<Loaded, Diagnostics> {
     let unreadable = |line, column, message| {
         Diagnostics(vec![Diagnostic {
             file: path.to_path_buf(),
@@ -103,7 +128,11 @@ pub fn load_with(path: &Path, overrides: &Overrides) -> Result<Loaded, Diagnosti
     let mut report = Report::new(path, text);
     let model = syntax::parse(text, &mut report).and_then(|tree| {
         let spec = spec::Spec::read(tree.get_ref(), &mut report);
-        build::build(&spec, base, overrides, &mut report)
+        let model = build::build(&spec, base, overrides, &mut report);
+        if let Some(running) = running {
+            running.check(&spec, base, overrides, &mut report);
+        }
+        model
     });
     let (errors, warnings) = report.into_findings();
     match model {

@@ -1893,6 +1893,7 @@ fn the_command_line_wins() {
     let mut overrides = Overrides {
         interfaces: vec!["eth1".to_owned()],
         xdp: Some(XdpMode::Off),
+        ..Overrides::default()
     };
     let settings = load_with(&file, &overrides).unwrap().model.settings;
     assert_eq!(

@@ -1,5 +1,7 @@
 //! The rules: from inputs to what is to be published, without I/O.
 
+mod succession;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use crate::health::{
     Admin, Carrier, Effective, Failure, Machine, Pace, Targets, Verdict, effective, link_verdict,
     server_verdict,
 };
-use crate::model::{Model, OnAllDown, ProbeId, ServerId, ServiceId, WanId};
+use crate::model::{Model, OnAllDown, Probe, ProbeId, ServerId, ServiceId, WanId};
 use crate::policy::{self, Answer, Decision, Forward, View};
 use crate::probe::{LinkEvent, Report};
 use crate::state::{Kept, Record, Standing};
@@ -113,6 +115,8 @@ pub struct Core {
     pub(super) carriers: Vec<Option<Carrier>>,
     pub(super) services: Vec<ServiceState>,
     pub(super) interfaces: Vec<InterfaceState>,
+    /// The last news of each interface that was ever watched.
+    links: BTreeMap<String, LinkEvent>,
     pub(super) generation: Generation,
     /// Probes by kind and outcome.
     pub(super) outcomes: BTreeMap<(&'static str, &'static str), u64>,
@@ -223,6 +227,11 @@ impl Subjects {
         }
     }
 
+    fn standings(&self) -> Vec<Standing> {
+        let indices = 0..self.admin.len();
+        indices.map(|index| self.standing(index)).collect()
+    }
+
     /// Sets the verdict; tells whether verdict and effective state have changed.
     fn set(&mut self, index: usize, verdict: Verdict, restoring: bool, now: Now) -> (bool, bool) {
         let before = (self.verdict[index], self.effective[index]);
@@ -272,6 +281,17 @@ impl Index {
     }
 }
 
+/// How long the first probes of these may take, one starting after the other.
+pub(super) fn first_round<'a>(probes: impl IntoIterator<Item = &'a Probe>) -> Duration {
+    let (mut round, mut timeout, mut interval) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+    for probe in probes {
+        round += ROUND_STEP;
+        timeout = timeout.max(probe.timing.timeout);
+        interval = interval.max(probe.timing.interval);
+    }
+    timeout + round.min(interval) + ROUND_GRACE
+}
+
 impl Core {
     /// Nothing is published, and the first round of probes starts now. Verdicts in `kept`
     /// need not be waited for.
@@ -314,17 +334,12 @@ impl Core {
             unpublished: false,
             dirty: false,
         });
-        let watched = index.wans.keys().chain(&model.settings.interfaces);
-        let watched = watched.collect::<std::collections::HashSet<_>>().len();
-        let timeout = model.probes.iter().map(|probe| probe.timing.timeout).max();
-        let round = ROUND_STEP * u32::try_from(model.probes.len()).unwrap_or(u32::MAX);
-        let interval = model.probes.iter().map(|probe| probe.timing.interval).max();
-        let length = timeout.unwrap_or_default() + round.min(interval.unwrap_or_default());
         let (servers, wans) = (kept.servers.clone(), kept.wans.clone());
         let mut core = Self {
             phase: Phase::FirstRound {
-                deadline: now.at + length + ROUND_GRACE,
-                awaited: watched + probes.iter().filter(|probe| !probe.heard).count(),
+                deadline: now.at + first_round(&model.probes),
+                awaited: model.interfaces().len()
+                    + probes.iter().filter(|probe| !probe.heard).count(),
             },
             probes,
             servers: Subjects::new(servers, now),
@@ -332,6 +347,7 @@ impl Core {
             carriers: carriers.collect(),
             services: services.collect(),
             interfaces: interfaces.collect(),
+            links: BTreeMap::new(),
             generation: Generation(0),
             outcomes: BTreeMap::new(),
             expiries: Expiries::default(),
@@ -390,7 +406,9 @@ impl Core {
                 self.phase = Phase::Live { not_before: None };
                 self.dirty.clear();
                 let all = (0..).map(ServiceId).take(self.services.len());
-                let changes = all.filter_map(|id| self.decide(id, now)).collect();
+                // Services that a reload left alone are published with the others.
+                let changes = all.filter_map(|id| self.decide(id, now).or_else(|| self.change(id)));
+                let changes = changes.collect();
                 // Before anybody is told to come.
                 commands.extend(self.forward_all());
                 commands.push(Command::PublishAll(changes));
@@ -457,6 +475,15 @@ impl Core {
             interface.attached = Some(index);
             interface.mode = Some(mode);
             interface.retry = None;
+        }
+    }
+
+    /// The program is not on an interface any more: [`Core::settle`] asks for it.
+    pub fn lost(&mut self, interface: &str, now: Now) {
+        if let Some(interface) = self.interface(interface) {
+            interface.attached = None;
+            interface.mode = None;
+            interface.retry = Some(now.at);
         }
     }
 
@@ -531,6 +558,7 @@ impl Core {
     }
 
     fn on_link(&mut self, event: &LinkEvent, now: Now) {
+        self.links.insert(event.interface.clone(), event.clone());
         let mut first = false;
         let wans = self.index.wans.get(&event.interface);
         for wan in wans.cloned().unwrap_or_default() {
@@ -667,7 +695,7 @@ impl Core {
             self.save(subject);
         }
         if turned || changed {
-            let event = self.event(subject, from);
+            let event = self.event(subject, from, !self.is_live());
             self.commands.push(Command::Log(event));
         }
     }
@@ -699,9 +727,8 @@ impl Core {
         self.commands.push(Command::Save(record));
     }
 
-    /// That a server or a link is not any more as it was.
-    fn event(&self, subject: Subject, from: Effective) -> Event {
-        let first = !self.is_live();
+    /// That a server or a link is not any more as it was; or `first`, that it is as it is.
+    fn event(&self, subject: Subject, from: Effective, first: bool) -> Event {
         let with_error = |failing: Option<ProbeId>| {
             let error = failing.and_then(|probe| self.probes[probe.index()].last_error.clone());
             failing.zip(error)
@@ -762,11 +789,11 @@ impl Core {
     fn decide(&mut self, id: ServiceId, now: Now) -> Option<Change> {
         let model = Arc::clone(&self.model);
         let service = model.service(id);
+        let needs_last = self.needs_last(id);
         let state = &self.services[id.index()];
         let decision = policy::decide(service, &model, self.view(), state.last.as_ref());
         let state = &mut self.services[id.index()];
         state.dirty = false;
-        let needs_last = service.on_all_down == OnAllDown::Last;
         if needs_last && decision.had_candidate() && state.last.as_ref() != Some(&decision.answer) {
             state.last = Some(decision.answer.clone());
             let record = Record::Last(id, decision.answer.clone());
@@ -779,11 +806,7 @@ impl Core {
             state.since = now.wall;
             state.unpublished = true;
         }
-        let change = state.unpublished.then(|| Change {
-            service: id,
-            a: AddressAnswer::new(service, &decision.answer, Family::V4),
-            aaaa: AddressAnswer::new(service, &decision.answer, Family::V6),
-        });
+        let unpublished = state.unpublished;
         if state.decision.as_ref() != Some(&decision) {
             let event = Event::Service {
                 id,
@@ -793,10 +816,26 @@ impl Core {
             self.commands.push(Command::Log(event));
         }
         self.reroute(id);
-        if change.is_some() {
-            self.in_flight.push(id);
+        if !unpublished {
+            return None;
         }
-        change
+        self.in_flight.push(id);
+        self.change(id)
+    }
+
+    fn needs_last(&self, id: ServiceId) -> bool {
+        self.model.service(id).on_all_down == OnAllDown::Last
+    }
+
+    /// What has been decided, on the wire.
+    fn change(&self, id: ServiceId) -> Option<Change> {
+        let service = self.model.service(id);
+        let decision = self.services[id.index()].decision.as_ref()?;
+        Some(Change {
+            service: id,
+            a: AddressAnswer::new(service, &decision.answer, Family::V4),
+            aaaa: AddressAnswer::new(service, &decision.answer, Family::V6),
+        })
     }
 
     /// Decides where a service's connections go.

@@ -5,6 +5,8 @@
 mod log;
 mod news;
 
+use std::sync::Arc;
+
 use crate::dataplane::{AttachedMode, Generation};
 use crate::health::{Admin, AdminState, Carrier, Effective, Failure, Targets, Verdict};
 use crate::journal::Kind;
@@ -110,6 +112,22 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// Another configuration is in force.
+    Reloaded {
+        /// Who wanted it.
+        by: Arc<str>,
+        /// What has changed, without names; nothing, if it says what the one before said.
+        difference: String,
+        /// The generation that is published now.
+        generation: Generation,
+    },
+    /// The configuration is not in force: nothing has changed.
+    NotReloaded {
+        /// Who wanted it.
+        by: Arc<str>,
+        /// Every error.
+        errors: Vec<String>,
+    },
     /// The daemon has begun.
     Started,
     /// Everything has been published for the first time.
@@ -133,6 +151,15 @@ pub struct AdminEvent {
     pub before: AdminState,
     /// What it is now; nobody's order: its time is over.
     pub after: Admin,
+}
+
+/// What a reload has changed.
+const fn what_changed(difference: &str) -> &str {
+    if difference.is_empty() {
+        "nothing has changed"
+    } else {
+        difference
+    }
 }
 
 impl Event {
@@ -167,6 +194,7 @@ impl Event {
             | Self::NotAttached { .. }
             | Self::Gone { .. }
             | Self::Detached { .. } => Kind::Interface,
+            Self::Reloaded { .. } | Self::NotReloaded { .. } => Kind::Reload,
             Self::Started | Self::Ready { .. } | Self::Stopped { .. } => Kind::Daemon,
         }
     }

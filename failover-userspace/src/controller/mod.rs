@@ -5,7 +5,7 @@
 //!   link events ───┼─► Input ──►│  Core   ├───────────►│ shell │──► paces of probes
 //!   admin states ──┘            │ (pure)  │            │       │──► log, journal, state file
 //!                               └────▲────┘            └───▲───┘
-//!                                    └────── Query ────────┘ status, explain, stats, set, detach
+//!                                    └────── Query ────────┘ status, set, reload …
 //! ```
 //!
 //! The [`Core`] holds the rules and no I/O: inputs go in, time is an argument, and
@@ -15,14 +15,20 @@
 //!
 //! The [`Controller`] is the shell: one task that waits, feeds the core, and does what it
 //! says. Everybody else sends it a [`Query`].
+//!
+//! A reload makes another core for another model: `reload` is the way there, during which
+//! this one does its work as always, and `numbers` keeps track of the probes.
 
 mod admin;
 mod core;
 mod event;
+mod numbers;
+mod reload;
 mod sample;
 mod set;
 mod shell;
 mod target;
+mod telling;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -31,8 +37,9 @@ mod view;
 
 pub use self::core::{Command, Core, Input, Now, Subject};
 pub use event::{AdminEvent, Event};
+pub use reload::{Basis, Candidate, Handover, Load, Loaded, Others, Reload, Switched, WhenBusy};
 pub use sample::MetricsPart;
 pub use set::{Set, SetReply};
-pub use shell::{Controller, Ended, Inputs, Publish, Query, Setup};
+pub use shell::{Asked, Controller, Ended, Inputs, Publish, Query, Setup, Sources};
 pub use target::UnknownTargets;
 pub use view::{Part, StatsPart};

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::core::{Core, Now, Subject};
 use super::target::{UnknownTargets, resolve};
+use crate::dataplane::Generation;
 use crate::health::{Admin, AdminState, Order};
 use crate::model::ServiceId;
 use crate::policy::Answer;
@@ -156,6 +157,19 @@ impl Waiting {
     /// When the first of them has waited long enough.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.0.iter().map(|client| client.deadline).min()
+    }
+
+    /// Replies to all: this generation has brought what they wait for, and `core`, by whose ids
+    /// they know it, is of the past.
+    pub(super) fn dismiss(&mut self, core: &Core, generation: Generation) {
+        for client in std::mem::take(&mut self.0) {
+            let result = SetResult {
+                generation,
+                published: true,
+                ..core.result(&client.done)
+            };
+            let _ = client.reply.send(Ok((result, client.saved)));
+        }
     }
 
     /// Replies to those whose answers are published, or who have waited long enough.

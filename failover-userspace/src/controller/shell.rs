@@ -1,37 +1,40 @@
 //! The shell around the core: waits, feeds it, and does what it says.
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use failover_common::counters::{Counters, ServiceHits};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::Event;
 use super::core::{Command, Core, Input, Now};
+use super::numbers::Numbers;
+use super::reload::{Handover, Load, Reload, Reloads, Switched};
 use super::sample::MetricsPart;
 use super::set::{Set, SetReply, Waiting};
 use super::target::UnknownTargets;
+use super::telling::Told;
 use super::view::{Part, StatsPart};
-use crate::dataplane::{self, AttachedMode, Change, Generation};
+use crate::dataplane::{self, AttachedMode, Change, Generation, Readings};
 use crate::forward::Forwarder;
 use crate::health::Pace;
-use crate::journal::{Journal, Kind};
+use crate::journal::Journal;
 use crate::metrics::Meters;
-use crate::model::{Model, ProbeId, ServiceId, XdpMode};
-use crate::probe::{LinkEvent, Report};
+use crate::model::{Model, ServiceId, XdpMode};
+use crate::probe::{Begin, LinkEvent, ProbeKey, Report, Task};
 use crate::protocol::{Detached, Explain};
 use crate::state::Saver;
 
 /// Inputs taken in before anything is published, at most.
 const MOST_AT_ONCE: usize = 1 << 16;
-/// Events told of one step, at most: a log that is full of them helps nobody.
-const MOST_TOLD: usize = 1000;
 /// What the first rules of port forwarding get to be in place before anybody is answered.
 const FIRST_RULES: Duration = Duration::from_secs(2);
 /// Between two heartbeats, at most.
@@ -43,6 +46,9 @@ const START: Duration = Duration::from_secs(60);
 
 /// What the controller needs of a data plane.
 pub trait Publish {
+    /// What takes its place after a reload.
+    type Next: Send + 'static;
+
     /// As [`crate::dataplane::DataPlane::publish_all`].
     ///
     /// # Errors
@@ -92,6 +98,48 @@ pub trait Publish {
     fn slow_path(&self) -> u64;
     /// Counters of user space, by name.
     fn slow_path_counters(&self) -> Vec<(&'static str, u64)>;
+    /// Opens what `next` needs and this has not got; nothing is answered there yet.
+    ///
+    /// # Errors
+    ///
+    /// If something cannot be had.
+    fn open(&self, next: &mut Self::Next) -> Result<(), dataplane::Error>;
+    /// Attaches the program of `next`, which passes everything, to an interface that has none.
+    ///
+    /// # Errors
+    ///
+    /// If the interface refuses.
+    fn attach_next(
+        &self,
+        next: &mut Self::Next,
+        interface: &str,
+        index: u32,
+        mode: XdpMode,
+    ) -> Result<AttachedMode, dataplane::Error>;
+    /// Goes over to `next` in one publication.
+    ///
+    /// # Errors
+    ///
+    /// If nothing has changed for anybody.
+    fn switch(
+        &mut self,
+        next: Self::Next,
+        handover: &Handover<'_>,
+    ) -> Result<Switched, dataplane::Error>;
+    /// What came before a switch has counted this, and is gone.
+    fn settle(&mut self, readings: Readings);
+}
+
+/// Where the controller's news come from, as far as it steers that.
+pub trait Sources {
+    /// As [`crate::probe::Handle::set_pace`].
+    fn set_pace(&mut self, probe: ProbeKey, pace: Pace);
+    /// As [`crate::probe::Handle::add`].
+    fn add(&mut self, probes: Vec<(ProbeKey, Task, Pace)>, begin: Begin);
+    /// As [`crate::probe::Handle::remove`].
+    fn remove(&mut self, probes: Vec<ProbeKey>);
+    /// As [`crate::probe::LinkWatcher::watch`].
+    fn watch(&mut self, interfaces: BTreeSet<String>);
 }
 
 /// What somebody wants of the controller. A reply that nobody waits for is not missed.
@@ -112,21 +160,56 @@ pub enum Query {
     Set(Set, oneshot::Sender<Result<SetReply, UnknownTargets>>),
     /// Take the program off all interfaces and the rules out of the kernel, and end.
     Detach(oneshot::Sender<Detached>),
+    /// Read the configuration again, and do as it says.
+    Reload(Reload),
+}
+
+/// A query, and the model by which it was asked: ids mean nothing by another one. If that is not
+/// the controller's any more, there is no reply, and whoever asks has to ask again.
+#[derive(Debug)]
+pub struct Asked {
+    /// `None`: it has no ids.
+    model: Option<Arc<Model>>,
+    pub(crate) query: Query,
+}
+
+impl Asked {
+    /// By this model.
+    #[must_use]
+    pub fn of(model: &Arc<Model>, query: Query) -> Self {
+        Self {
+            model: Some(Arc::clone(model)),
+            query,
+        }
+    }
+
+    /// By none: the query has no ids.
+    #[must_use]
+    pub const fn of_any(query: Query) -> Self {
+        Self { model: None, query }
+    }
+
+    /// Whether a controller that has this model replies.
+    #[must_use]
+    pub fn is_of(&self, model: &Arc<Model>) -> bool {
+        let by = self.model.as_ref();
+        by.is_none_or(|by| Arc::ptr_eq(by, model))
+    }
 }
 
 /// Where the controller's news come from.
 #[derive(Debug)]
 pub struct Inputs {
     /// From the probe engine.
-    pub reports: mpsc::Receiver<Report>,
+    pub reports: mpsc::Receiver<Report<ProbeKey>>,
     /// From the link watcher.
     pub links: mpsc::Receiver<LinkEvent>,
     /// From the control socket.
-    pub queries: mpsc::Receiver<Query>,
+    pub queries: mpsc::Receiver<Asked>,
 }
 
 /// What a controller is made of.
-pub struct Setup<P> {
+pub struct Setup<P: Publish> {
     /// The state.
     pub core: Core,
     /// Where answers go.
@@ -137,10 +220,14 @@ pub struct Setup<P> {
     pub saver: Saver,
     /// What an operator may want to know later goes there.
     pub journal: Journal,
-    /// Changes how often a probe runs.
-    pub set_pace: Box<dyn FnMut(ProbeId, Pace)>,
     /// Count what happens.
     pub meters: Meters,
+    /// The other ends of the inputs. The keys of probes are their ids.
+    pub sources: Box<dyn Sources>,
+    /// Makes what reloads need.
+    pub loader: Box<dyn Load<P::Next>>,
+    /// The model, for all who follow it.
+    pub models: watch::Sender<Arc<Model>>,
 }
 
 /// Why the controller has ended.
@@ -153,20 +240,23 @@ pub enum Ended {
 }
 
 /// The task that owns all state.
-pub struct Controller<P> {
-    core: Core,
-    plane: P,
-    forwarder: Forwarder,
-    saver: Saver,
-    journal: Journal,
-    set_pace: Box<dyn FnMut(ProbeId, Pace)>,
-    meters: Meters,
-    beat: Duration,
+pub struct Controller<P: Publish> {
+    pub(super) core: Core,
+    pub(super) plane: P,
+    pub(super) forwarder: Forwarder,
+    pub(super) saver: Saver,
+    pub(super) journal: Journal,
+    pub(super) meters: Meters,
+    pub(super) sources: Box<dyn Sources>,
+    pub(super) loader: Box<dyn Load<P::Next>>,
+    pub(super) models: watch::Sender<Arc<Model>>,
+    pub(super) numbers: Numbers,
+    pub(super) reloads: Reloads<P::Next>,
     next_beat: Instant,
     ready: bool,
     /// The last publication was refused.
     refused: bool,
-    waiting: Waiting,
+    pub(super) waiting: Waiting,
 }
 
 impl<P: Publish> Controller<P> {
@@ -179,30 +269,43 @@ impl<P: Publish> Controller<P> {
             forwarder,
             saver,
             journal,
-            set_pace,
             meters,
+            sources,
+            loader,
+            models,
         } = setup;
-        let quarter = core.model.settings.max_stale.map(|max_stale| max_stale / 4);
-        let half = sd_notify::watchdog_enabled().map(|watchdog| watchdog / 2);
-        let beat = [quarter, half]
-            .into_iter()
-            .flatten()
-            .fold(BEAT, Duration::min);
         Self {
+            numbers: Numbers::new(core.model.probes.len()),
             core,
             plane,
             forwarder,
             saver,
             journal,
-            set_pace,
             meters,
-            // Not a busy loop, whatever is configured.
-            beat: beat.max(Duration::from_millis(1)),
+            sources,
+            loader,
+            models,
+            reloads: Reloads::default(),
             next_beat: Instant::now(),
             ready: false,
             refused: false,
             waiting: Waiting::default(),
         }
+    }
+
+    /// There is something else to beat for.
+    pub(super) fn beat_soon(&mut self) {
+        self.next_beat = Instant::now();
+    }
+
+    /// Between two heartbeats.
+    fn pulse(&self) -> Duration {
+        let max_stale = self.core.model.settings.max_stale;
+        let quarter = max_stale.map(|max_stale| max_stale / 4);
+        let half = sd_notify::watchdog_enabled().map(|watchdog| watchdog / 2);
+        let beat = [quarter, half].into_iter().flatten();
+        // Not a busy loop, whatever is configured.
+        beat.fold(BEAT, Duration::min).max(Duration::from_millis(1))
     }
 
     /// Runs until `stop` is ready or [`Query::Detach`] comes; then takes the program off its
@@ -219,6 +322,8 @@ impl<P: Publish> Controller<P> {
         self.tell(&Event::Started, Now::read());
         let ended = self.work(&mut inputs, stop).await;
         notify(&[NotifyState::Stopping]);
+        // With what was made for it.
+        self.reloads = Reloads::default();
         self.detach_all();
         let why = match &ended {
             Ok(Ended::Stopped) => Ok("told to stop"),
@@ -234,12 +339,16 @@ impl<P: Publish> Controller<P> {
         notify(&[NotifyState::Status("waiting for the first round of probes")]);
         let mut stop = pin!(stop);
         loop {
-            let wakes = [self.core.wake_at(), self.waiting.deadline()];
+            let wakes = [
+                self.core.wake_at(),
+                self.waiting.deadline(),
+                self.reloads.wake_at(),
+            ];
             let wake_at = wakes
                 .into_iter()
                 .flatten()
                 .fold(self.next_beat, Instant::min);
-            let mut query = None;
+            let (mut query, mut step) = (None, None);
             tokio::select! {
                 biased;
                 () = &mut stop => return Ok(Ended::Stopped),
@@ -252,6 +361,7 @@ impl<P: Publish> Controller<P> {
                     self.take_report(report, Now::read());
                 }
                 Some(asked) = inputs.queries.recv() => query = Some(asked),
+                next = self.reloads.step() => step = Some(next),
                 () = sleep_until(wake_at.into()) => {}
             }
             self.take_waiting(inputs);
@@ -263,6 +373,7 @@ impl<P: Publish> Controller<P> {
             {
                 return Ok(Ended::Detached);
             }
+            self.go_on(step)?;
             let now = Instant::now();
             if now >= self.next_beat {
                 self.beat();
@@ -271,7 +382,7 @@ impl<P: Publish> Controller<P> {
                     let microseconds = u32::try_from(START.as_micros()).unwrap_or(u32::MAX);
                     notify(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
                 }
-                self.next_beat = now + self.beat;
+                self.next_beat = now + self.pulse();
             }
         }
     }
@@ -290,10 +401,14 @@ impl<P: Publish> Controller<P> {
         }
     }
 
-    fn take_report(&mut self, report: Report, now: Now) {
-        if let Some(probe) = self.core.model.probes.get(report.probe.index()) {
-            self.meters.probe(probe.target.kind(), &report);
-        }
+    /// A probe is of the model, or of the one that is to come, or was of one before.
+    fn take_report(&mut self, report: Report<ProbeKey>, now: Now) {
+        let Some(id) = self.numbers.id(report.probe) else {
+            return self.reloads.take_report(report);
+        };
+        let report = report.of(id);
+        self.meters
+            .probe(self.core.model.probe(id).target.kind(), &report);
         self.core.input(Input::Probe(report), now);
     }
 
@@ -304,10 +419,15 @@ impl<P: Publish> Controller<P> {
 
     fn settle(&mut self) -> Result<()> {
         let now = Now::read();
+        let commands = self.core.settle(now);
+        self.obey(commands, now)
+    }
+
+    pub(super) fn obey(&mut self, commands: Vec<Command>, now: Now) -> Result<()> {
         let mut told = Told::default();
         // Told when what led to it has been.
         let mut outcome = None;
-        for command in self.core.settle(now) {
+        for command in commands {
             match command {
                 Command::PublishAll(changes) => {
                     self.beat();
@@ -349,7 +469,9 @@ impl<P: Publish> Controller<P> {
                     self.plane.detach(&name);
                     self.tell(&Event::Gone { name }, now);
                 }
-                Command::SetPace(probe, pace) => (self.set_pace)(probe, pace),
+                Command::SetPace(probe, pace) => {
+                    self.sources.set_pace(self.numbers.key(probe), pace);
+                }
                 Command::Save(record) => self.saver.record(record),
                 Command::Log(event) => {
                     if told.admits(&event) {
@@ -388,30 +510,7 @@ impl<P: Publish> Controller<P> {
         result
     }
 
-    /// One event: a line of the log, and an entry of the journal.
-    fn tell(&self, event: &Event, now: Now) {
-        self.meters.event(event.kind());
-        event.log(&self.core.model);
-        let generation = match event {
-            Event::Service { id, .. } => self.core.brought_by(*id),
-            _ => None,
-        };
-        if let Some(news) = event.news(&self.core.model, generation) {
-            self.journal.record(now.wall, news);
-        }
-    }
-
-    /// Says how much has not been told.
-    fn omit(&self, told: &Told) {
-        for (kind, count) in Kind::ALL.iter().zip(told.omitted) {
-            if count > 0 {
-                warn!(%kind, omitted = count, "more changes at once than fit a log");
-                self.journal.omit(*kind, count);
-            }
-        }
-    }
-
-    fn published(&mut self, generation: Generation) {
+    pub(super) fn published(&mut self, generation: Generation) {
         self.core.published(generation);
         self.saver.published(generation);
     }
@@ -425,16 +524,10 @@ impl<P: Publish> Controller<P> {
                 self.tell(&Event::Attached { name, index, mode }, now);
             }
             Err(error) => {
-                let error = format!("{:#}", anyhow!(error));
                 if !self.ready {
-                    let hint = match mode {
-                        XdpMode::Native => {
-                            "; its driver may not support native XDP: try xdp = \"auto\""
-                        }
-                        XdpMode::Auto | XdpMode::Generic | XdpMode::Off => "",
-                    };
-                    bail!("interface {interface} refuses the program: {error}{hint}");
+                    bail!(refusal(interface, mode, error));
                 }
+                let error = format!("{:#}", anyhow!(error));
                 let is_news = self.core.not_attached(interface, now);
                 let name = interface.to_owned();
                 if is_news {
@@ -450,8 +543,11 @@ impl<P: Publish> Controller<P> {
         Ok(())
     }
 
-    fn answer(&mut self, query: Query) -> Result<Option<Ended>> {
-        match query {
+    fn answer(&mut self, asked: Asked) -> Result<Option<Ended>> {
+        if !asked.is_of(&self.core.model) {
+            return Ok(None);
+        }
+        match asked.query {
             Query::Status(from, reply) => {
                 let counters = self.plane.counters();
                 let slow_path = self.plane.slow_path();
@@ -489,6 +585,7 @@ impl<P: Publish> Controller<P> {
                     Err(error) => drop(reply.send(Err(error))),
                 }
             }
+            Query::Reload(reload) => self.reload(reload),
             Query::Detach(reply) => {
                 let interfaces = self.detach_all();
                 let rules = self.forwarder.remove();
@@ -527,34 +624,18 @@ impl<P: Publish> Controller<P> {
     }
 }
 
-/// What has been told of one step, and what has not.
-#[derive(Default)]
-struct Told {
-    news: usize,
-    routine: usize,
-    /// News by kind.
-    omitted: [u64; Kind::ALL.len()],
-}
-
-impl Told {
-    fn admits(&mut self, event: &Event) -> bool {
-        let routine = event.is_routine();
-        let count = if routine {
-            &mut self.routine
-        } else {
-            &mut self.news
-        };
-        *count += 1;
-        let admitted = *count <= MOST_TOLD;
-        if !admitted && !routine {
-            self.omitted[event.kind() as usize] += 1;
-        }
-        admitted
-    }
+/// Why an interface cannot have the program, with a hint.
+pub(super) fn refusal(interface: &str, mode: XdpMode, error: dataplane::Error) -> String {
+    let hint = match mode {
+        XdpMode::Native => "; its driver may not support native XDP: try xdp = \"auto\"",
+        XdpMode::Auto | XdpMode::Generic | XdpMode::Off => "",
+    };
+    let error = anyhow!(error);
+    format!("interface {interface} refuses the program: {error:#}{hint}")
 }
 
 /// Tells systemd, if it listens.
-fn notify(state: &[NotifyState<'_>]) {
+pub(super) fn notify(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         debug!(%error, "sd_notify");
     }

@@ -9,7 +9,7 @@ use super::{Command, Core, Event, Input, Now, Subject};
 use crate::config;
 use crate::dataplane::Generation;
 use crate::health::{AdminState, Carrier, Failure};
-use crate::model::{Model, ProbeId, ServerId, Service, WanId};
+use crate::model::{Model, ProbeId, ServerId, Service, WanId, compare};
 use crate::policy::Forward;
 use crate::probe::{LinkEvent, Report};
 use crate::state::{Kept, Record};
@@ -29,6 +29,37 @@ pub(crate) fn example(more: &str) -> Model {
     let file = dir.path().join("reference.toml");
     std::fs::write(&file, text + more).expect("a file");
     config::load(&file).expect("a configuration").model
+}
+
+/// The reference case with each first text replaced by the second, in the configuration or else
+/// in the zone file.
+pub(crate) fn edited(edits: &[(&str, &str)]) -> Model {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let read = |name: &str| std::fs::read_to_string(format!("{examples}/{name}")).expect("a file");
+    let mut zone = read("example.com.zone");
+    let mut text = read("reference.toml");
+    for (from, to) in edits {
+        let place = if text.contains(from) {
+            &mut text
+        } else {
+            &mut zone
+        };
+        assert!(place.contains(from), "{from:?}");
+        *place = place.replacen(from, to, 1);
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    std::fs::write(dir.path().join("example.com.zone"), zone).expect("a file");
+    let file = dir.path().join("failover.toml");
+    std::fs::write(&file, text).expect("a file");
+    let mut model = config::load(&file)
+        .unwrap_or_else(|errors| panic!("{errors}"))
+        .model;
+    // Each is in a directory of its own, and makes up a secret of its own.
+    for zone in &mut model.zones {
+        zone.file = zone.file.file_name().expect("a name").into();
+    }
+    model.settings.cookies = None;
+    model
 }
 
 /// The probes of a server, called as in the configuration, or of a link.
@@ -154,6 +185,37 @@ impl Bench {
             (_, Some(at)) => Subject::Wan(WanId(at as u32)),
             _ => panic!("{name}"),
         }
+    }
+
+    /// Goes over to another model, with `news` (`NAME+` or `NAME-`) of what must be probed first;
+    /// what that is, and what follows.
+    pub(crate) fn reload(&mut self, model: Model, news: &str) -> (Vec<String>, Vec<String>) {
+        let model = Arc::new(model);
+        let (_, succession) = compare(&self.model, &model);
+        let successor = |news| {
+            self.core
+                .successor(Arc::clone(&model), &succession, news, self.now)
+        };
+        let begun = self.core.begins(&successor(Vec::new()), &succession);
+        let news = news.split_whitespace().flat_map(|word| {
+            let (name, sign) = word.split_at(word.len() - 1);
+            let outcome = if sign == "+" {
+                Ok(())
+            } else {
+                Err(Failure::TimedOut)
+            };
+            let probes = probes(&model, name).into_iter();
+            let probes = probes.filter(|probe| begun.contains(probe));
+            probes.map(move |probe| report(probe, outcome.clone()))
+        });
+        let core = successor(news.collect());
+        let begun = begun.iter();
+        let begun = begun.map(|probe| model.probe(*probe).target.to_string());
+        let begun = begun.collect();
+        (self.core, self.model) = (core, model);
+        let lines = self.settle();
+        self.kept = self.core.kept();
+        (begun, lines)
     }
 
     /// Settles, and publishes with success; the commands, without those about saving.

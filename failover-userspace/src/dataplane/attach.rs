@@ -26,7 +26,7 @@ pub struct Attached {
     pub index: u32,
     /// How.
     pub mode: AttachedMode,
-    link: XdpLinkId,
+    pub(super) link: XdpLinkId,
 }
 
 impl DataPlane {
@@ -89,6 +89,14 @@ impl DataPlane {
         // The interface may be gone, and the attachment with it.
         if let Ok(program) = self.program() {
             let _ = program.detach(attached.link);
+        }
+    }
+
+    /// Removes the program from all interfaces.
+    pub fn detach_all(&mut self) {
+        let interfaces: Vec<_> = self.attached.iter().map(|a| a.interface.clone()).collect();
+        for interface in interfaces {
+            self.detach(&interface);
         }
     }
 

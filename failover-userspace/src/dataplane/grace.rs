@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use rustix::thread::{MembarrierCommand, membarrier};
 
+use crate::privileges;
+
 /// A point in time, counted in requests; see [`Grace::start`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Ticket(u64);
@@ -72,6 +74,8 @@ impl Grace {
 }
 
 fn run(requests: &Receiver<Ticket>, done: &Done) {
+    // Waiting takes none of what loading has taken.
+    let _ = privileges::keep_nothing();
     while let Ok(first) = requests.recv() {
         // One period serves all requests that came before it.
         let ticket = requests.try_iter().last().unwrap_or(first);
@@ -82,7 +86,7 @@ fn run(requests: &Receiver<Ticket>, done: &Done) {
 }
 
 /// Returns when every run of a BPF program that was under way has ended.
-fn wait_for_readers() {
+pub(super) fn wait_for_readers() {
     if membarrier(MembarrierCommand::Global).is_err() {
         // A kernel with nohz_full refuses. A run takes microseconds.
         thread::sleep(Duration::from_secs(1));

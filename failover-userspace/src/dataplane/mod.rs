@@ -2,19 +2,25 @@
 //!
 //! [`DataPlane`] is the one writer of the maps. Its parts: `tables` publishes snapshots,
 //! `names` is the hash table of names, `pool` hands out slots, `grace` knows when readers
-//! have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces.
+//! have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces, `meters`
+//! counts, `log` follows what the program says. `succession` hands everything over to the next
+//! one, as its maps are made for one model.
 
 mod attach;
 mod grace;
+mod log;
 mod mapped;
+mod meters;
 mod names;
 mod pool;
+mod succession;
 mod tables;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aya::maps::{Map, MapError, PerCpuArray};
+use aya::maps::{Map, MapData, MapError, ProgramArray};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use failover_common::counters::{Counter, Counters, ServiceHits};
@@ -30,9 +36,13 @@ pub use crate::wire::Change;
 use crate::wire::{AddressAnswer, Family};
 pub use attach::{Attached, AttachedMode};
 use grace::Grace;
+use log::ProgramLog;
 use mapped::Mapped;
+pub use meters::{Meters, Readings};
 use names::{Names, Shape};
 use pool::Pool;
+pub use succession::Bridged;
+pub use tables::Staged;
 use tables::{Published, Tables};
 
 /// The compiled program.
@@ -46,6 +56,8 @@ pub static BENCH_PROGRAMS: &[u8] =
 const PROGRAM_NAME: &str = "failover";
 /// Name of the program that tells the time.
 const TICKS_PROGRAM_NAME: &str = "failover_ticks";
+/// Name of the program that runs another one.
+const BRIDGE_PROGRAM_NAME: &str = "failover_bridge";
 /// Name of the program that passes everything.
 const PASS_PROGRAM_NAME: &str = "failover_pass";
 
@@ -107,6 +119,9 @@ pub enum Error {
     /// There is no XDP program to attach.
     #[error("XDP is off")]
     Off,
+    /// There is nothing yet that another model could take the place of.
+    #[error("nothing has been published yet")]
+    Unpublished,
     /// A thread could not be started.
     #[error("start a thread")]
     Thread(#[from] std::io::Error),
@@ -116,26 +131,14 @@ pub enum Error {
 pub struct DataPlane {
     ebpf: Ebpf,
     tables: Tables,
-    /// Until the first publication.
+    /// Until the maps are filled.
     directory: Option<Directory>,
-    counters: PerCpuArray<aya::maps::MapData, PodCounters>,
-    hits: PerCpuArray<aya::maps::MapData, PodHits>,
+    meters: Arc<Meters>,
     attached: Vec<Attached>,
+    /// What the bridge leads to.
+    bridge: ProgramArray<MapData>,
+    log: Option<ProgramLog>,
 }
-
-/// [`Counters`] for aya.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PodCounters(Counters);
-// SAFETY: `Counters` is `bytemuck::Pod`.
-unsafe impl aya::Pod for PodCounters {}
-
-/// [`ServiceHits`] for aya.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct PodHits(ServiceHits);
-// SAFETY: `ServiceHits` is `bytemuck::Pod`.
-unsafe impl aya::Pod for PodHits {}
 
 impl DataPlane {
     /// Loads the program with maps for `model`. Generations continue after `last`.
@@ -189,31 +192,37 @@ impl DataPlane {
             published: Published::default(),
             generation: last,
         };
-        let counters = take(&mut ebpf, "COUNTERS")?;
-        let hits = take(&mut ebpf, "SERVICE_HITS")?;
+        let meters = Meters::new(
+            take(&mut ebpf, "COUNTERS")?,
+            take(&mut ebpf, "SERVICE_HITS")?,
+            sizes.services,
+        )?;
+        let bridge = take(&mut ebpf, "BRIDGE")?;
         Ok(Self {
-            counters: PerCpuArray::try_from(counters).map_err(|source| Error::Map {
-                map: "COUNTERS",
-                source,
-            })?,
-            hits: PerCpuArray::try_from(hits).map_err(|source| Error::Map {
-                map: "SERVICE_HITS",
-                source,
-            })?,
+            bridge: ProgramArray::try_from(bridge).map_err(on_bridge)?,
+            meters: Arc::new(meters),
             ebpf,
             tables,
             directory: Some(directory),
             attached: Vec::new(),
+            log: None,
         })
+    }
+
+    /// Writes what does not change before the model does: names, zones, static replies. Takes
+    /// most of the time of the first publication, and changes nothing for anybody.
+    pub fn fill(&mut self, model: &Model) -> Result<(), Error> {
+        match self.directory.take() {
+            Some(directory) => self.tables.fill(model, &directory),
+            None => Ok(()),
+        }
     }
 
     /// The first publication: all names and the answers of all services, in one step.
     pub fn publish_all(&mut self, model: &Model, changes: &[Change]) -> Result<Generation, Error> {
-        let directory = match self.directory.take() {
-            Some(directory) => directory,
-            None => Authority::new(model).directory(),
-        };
-        self.tables.publish_all(model, &directory, changes)
+        self.fill(model)?;
+        let staged = self.tables.stage_all(self.generation(), changes, &[])?;
+        Ok(self.tables.commit(staged))
     }
 
     /// Publishes changed answers in one step.
@@ -265,41 +274,25 @@ impl DataPlane {
         self.tables.time()
     }
 
-    /// The program's counters, added up over all CPUs.
-    pub fn counters(&self) -> Result<Counters, Error> {
-        let values = self.counters.get(&0, 0).map_err(|source| Error::Map {
-            map: "COUNTERS",
-            source,
-        })?;
-        let mut total = Counters::default();
-        for value in values.iter() {
-            total.add(&value.0);
-        }
-        Ok(total)
+    /// What it counts; stays readable when the data plane is gone.
+    #[must_use]
+    pub const fn meters(&self) -> &Arc<Meters> {
+        &self.meters
     }
 
-    /// How many queries each CPU answered for a service: A and AAAA, added up.
+    /// As [`Meters::counters`].
+    pub fn counters(&self) -> Result<Counters, Error> {
+        self.meters.counters()
+    }
+
+    /// As [`Meters::service_hits`].
     pub fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, Error> {
-        let values = self.hits.get(&service.0, 0).map_err(|source| Error::Map {
-            map: "SERVICE_HITS",
-            source,
-        })?;
-        Ok(values
-            .iter()
-            .fold(ServiceHits::default(), |sum, value| ServiceHits {
-                a: sum.a.wrapping_add(value.0.a),
-                aaaa: sum.aaaa.wrapping_add(value.0.aaaa),
-            }))
+        self.meters.service_hits(service)
     }
 
     /// The program, for tests that run it without a network.
     pub fn program(&mut self) -> Result<&mut Xdp, Error> {
         program(&mut self.ebpf, PROGRAM_NAME)
-    }
-
-    /// The loaded object, for the log.
-    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
     }
 }
 
@@ -331,6 +324,13 @@ fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, Error> {
         map: name,
         what: "absence",
     })
+}
+
+const fn on_bridge(source: MapError) -> Error {
+    Error::Map {
+        map: "BRIDGE",
+        source,
+    }
 }
 
 /// The program's log level, from the daemon's own.

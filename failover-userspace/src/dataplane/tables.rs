@@ -40,6 +40,16 @@ pub(super) struct Tables {
     pub generation: Generation,
 }
 
+/// A publication that is written and not visible yet.
+#[must_use = "it is not visible before it is committed"]
+pub struct Staged {
+    generation: Generation,
+    /// Indices of the answers that it replaces.
+    answers: Vec<u32>,
+    /// Those of the denials.
+    denials: Vec<u32>,
+}
+
 /// What denials are made of.
 #[derive(Default)]
 pub(super) struct Published {
@@ -61,15 +71,11 @@ impl SharedAnswers {
 }
 
 impl Tables {
-    /// Publishes the names of a model with the answers of all its services, in one step.
-    /// For fresh maps only, and once: after an error they are of no further use.
-    pub(super) fn publish_all(
-        &mut self,
-        model: &Model,
-        directory: &Directory,
-        changes: &[Change],
-    ) -> Result<Generation, Error> {
-        let generation = self.generation.next();
+    /// Writes the names of a model, its zones and its static replies, none of which can be seen
+    /// before the first publication. For fresh maps only, and once: after an error they are of
+    /// no further use.
+    pub(super) fn fill(&mut self, model: &Model, directory: &Directory) -> Result<(), Error> {
+        let born = self.generation.next();
         self.state
             .publish(0, offset_of!(State, layout), u64::from(LAYOUT_VERSION));
         let no_tail = Tail {
@@ -89,14 +95,31 @@ impl Tables {
                 (more, _) => NameSlot::NODE | self.put_node(entry, more.as_deref())?,
             };
             self.names
-                .insert(&entry.name, Target { target, tail }, generation.0)?;
+                .insert(&entry.name, Target { target, tail }, born.0)?;
         }
         self.published = Published {
             zones: model.zones.clone(),
             service_zones: ServiceZones::new(model),
         };
-        let zones: Vec<ZoneId> = (0..).map(ZoneId).take(model.zones.len()).collect();
-        self.publish_with(changes, &zones)
+        Ok(())
+    }
+
+    /// Prepares the first publication after [`Tables::fill`], the one after `last`: the answers of
+    /// all services, and the denials of all zones. Of those that some earlier generation has
+    /// changed last, `changed` has it.
+    pub(super) fn stage_all(
+        &mut self,
+        last: Generation,
+        changes: &[Change],
+        changed: &[Option<Generation>],
+    ) -> Result<Staged, Error> {
+        self.generation = last;
+        let zones: Vec<_> = (0..)
+            .map(ZoneId)
+            .take(self.published.zones.len())
+            .map(|zone| (zone, changed.get(zone.index()).copied().flatten()))
+            .collect();
+        self.stage(changes, &zones)
     }
 
     /// Zones without denials, and tails for the names that are made from wildcards.
@@ -154,11 +177,19 @@ impl Tables {
         let services = changes.iter().map(|change| change.service);
         let mut zones = self.published.service_zones.of(services);
         zones.retain(|zone| self.published.zones[zone.index()].serial == SerialPolicy::Auto);
-        self.publish_with(changes, &zones)
+        let zones: Vec<_> = zones.into_iter().map(|zone| (zone, None)).collect();
+        let staged = self.stage(changes, &zones)?;
+        Ok(self.commit(staged))
     }
 
-    /// Publishes changed answers and new denials of these zones.
-    fn publish_with(&mut self, changes: &[Change], zones: &[ZoneId]) -> Result<Generation, Error> {
+    /// Writes changed answers and new denials of these zones where no reader looks yet.
+    ///
+    /// After an error nothing has changed for any reader.
+    fn stage(
+        &mut self,
+        changes: &[Change],
+        zones: &[(ZoneId, Option<Generation>)],
+    ) -> Result<Staged, Error> {
         let generation = self.generation.next();
         let shared = self.shared_answers(generation)?;
         self.reserve(changes)?;
@@ -172,7 +203,11 @@ impl Tables {
                 == changes.len(),
             "a service changed twice in one publication"
         );
-        let mut replaced = Vec::new();
+        let mut staged = Staged {
+            generation,
+            answers: Vec::new(),
+            denials: Vec::new(),
+        };
         for change in changes {
             let cells = self.services.read(change.service.0);
             for (family, answer, cell) in [
@@ -186,37 +221,52 @@ impl Tables {
                     cell_offset(family) + place,
                     Cell::version(generation.0, index),
                 );
-                replaced.extend(current.filter(|current| !shared.contains(*current)));
+                let replaced = current.filter(|current| !shared.contains(*current));
+                staged.answers.extend(replaced);
             }
         }
-        let mut replaced_denials = Vec::new();
-        for id in zones {
+        for (id, changed) in zones {
             let zone = &self.published.zones[id.index()];
-            let denial = wire::denial(*id, zone, zone.serial_after(generation));
-            let index = self.tails.put(&denial)?;
+            let serial = zone.serial_after(changed.unwrap_or(generation));
+            let index = self.tails.put(&wire::denial(*id, zone, serial))?;
             let (place, current) = turn_over(self.zones.read(id.0).denial);
             self.zones.publish(
                 id.0,
                 offset_of!(ZoneSlot, denial) + place,
                 Cell::version(generation.0, index),
             );
-            replaced_denials.extend(current);
+            staged.denials.extend(current);
         }
+        Ok(staged)
+    }
+
+    /// Makes all of it visible at once.
+    pub(super) fn commit(&mut self, staged: Staged) -> Generation {
+        let Staged {
+            generation,
+            answers,
+            denials,
+        } = staged;
         self.state
             .publish(0, offset_of!(State, generation), generation.0);
         self.generation = generation;
         let ticket = self.grace.start();
-        for index in replaced {
+        for index in answers {
             if index & Cell::LARGE == 0 {
                 self.small.retire(index, ticket);
             } else {
                 self.large.retire(index & !Cell::LARGE, ticket);
             }
         }
-        for index in replaced_denials {
+        for index in denials {
             self.tails.retire(index, ticket);
         }
-        Ok(generation)
+        generation
+    }
+
+    /// Nothing is answered any more: all packets are passed, for good.
+    pub(super) fn withdraw(&mut self) {
+        self.state.publish(0, offset_of!(State, generation), 0);
     }
 
     /// Room for every answer of a publication, before any of it is written.

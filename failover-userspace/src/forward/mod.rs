@@ -110,15 +110,7 @@ impl Forwarder {
     /// of our name that is somebody else's; or if there is no thread to be had.
     pub fn start(model: &Model) -> Result<Self, Error> {
         let enabled = model.port_forward.is_some();
-        let mut found = None;
-        if enabled {
-            Nft::find()?;
-            let mut netfilter = Netfilter::open().map_err(Error::Netfilter)?;
-            found = netfilter.table().map_err(Error::Netfilter)?;
-            if found.is_some_and(|table| !table.ours) {
-                return Err(Error::Foreign);
-            }
-        }
+        let found_rules = enabled && Self::examine()?;
         let (orders, receiver) = mpsc::unbounded_channel();
         let progress = Arc::new(Progress::new(enabled));
         let (started, outcome) = std::sync::mpsc::channel();
@@ -148,12 +140,27 @@ impl Forwarder {
             orders: Some(orders),
             progress,
             thread: Some(thread),
-            found_rules: found.is_some(),
+            found_rules,
         };
         if !enabled {
             forwarder.send(Order::Off);
         }
         Ok(forwarder)
+    }
+
+    /// Looks whether this host can forward; tells whether there are rules of ours.
+    ///
+    /// # Errors
+    ///
+    /// If there is no `nft`, no access to the kernel's tables, or a table of our name that is
+    /// somebody else's.
+    pub fn examine() -> Result<bool, Error> {
+        Nft::find()?;
+        let mut netfilter = Netfilter::open().map_err(Error::Netfilter)?;
+        match netfilter.table().map_err(Error::Netfilter)? {
+            Some(table) if !table.ours => Err(Error::Foreign),
+            found => Ok(found.is_some()),
+        }
     }
 
     /// One that has no thread and does nothing.

@@ -104,6 +104,28 @@ impl Machine {
         }
     }
 
+    /// The same target under other rules: the verdict stays, and so does what was counted, as
+    /// far as it leaves the verdict to the next probe.
+    #[must_use]
+    pub fn adjusted(&self, rise: u8, fall: u8) -> Self {
+        let state = match self.state {
+            // Without failures, successes are not counted.
+            State::Up { .. } if fall <= 1 => State::FIRMLY_UP,
+            State::Up {
+                failures,
+                successes,
+            } => State::Up {
+                failures: failures.min(fall - 1),
+                successes: successes.min(rise.saturating_sub(1)),
+            },
+            State::Down { successes } => State::Down {
+                successes: successes.min(rise.saturating_sub(1)),
+            },
+            State::Unknown => State::Unknown,
+        };
+        Self { rise, fall, state }
+    }
+
     /// Counts one probe, and tells whether it turned the verdict.
     pub fn on_outcome(&mut self, success: bool) -> Option<Flip> {
         let from = self.verdict();

@@ -6,9 +6,10 @@
 //! the rules in `connections`.
 //!
 //! Port 53 is closed before the first publication: nothing is bound before
-//! [`Listener::bind`].
+//! [`Listener::bind`]. [`Sockets`] opens and closes single addresses while others stay open.
 
 mod connections;
+mod sockets;
 mod tcp;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ mod udp;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -28,6 +30,7 @@ use tokio::task::JoinSet;
 
 use crate::authority::{Origin, Published, Transfer, Transport};
 use connections::Connections;
+pub use sockets::Sockets;
 use turns::Turns;
 
 /// Connections that wait to be accepted.
@@ -121,24 +124,58 @@ impl Default for Patience {
     }
 }
 
-/// Bound sockets; queries wait in them until [`Listener::serve`] runs.
-#[derive(Debug)]
+/// Bound sockets; queries wait in them until they are served.
+#[derive(Debug, Default)]
 pub struct Listener {
-    udp: Vec<UdpSocket>,
-    tcp: Vec<TcpListener>,
-    patience: Patience,
+    sockets: Vec<Bound>,
 }
 
-/// What the tasks of a listener share.
+/// The sockets of one address.
 #[derive(Debug)]
-struct Shared {
+struct Bound {
+    address: SocketAddr,
+    udp: UdpSocket,
+    tcp: TcpListener,
+}
+
+/// What the sockets of all addresses share.
+#[derive(Debug)]
+struct Common {
     published: PublishedReader,
     counters: Arc<Counters>,
     turns: Turns,
     connections: Arc<Connections>,
     patience: Patience,
-    /// Becomes true, or loses its sender, when all is to end.
-    stop: watch::Receiver<bool>,
+}
+
+/// What becomes of the sockets of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    /// They serve.
+    Open,
+    /// What has arrived is still answered, and connections are served to their end.
+    Closing,
+    /// Replies that are being sent go out. Losing the sender says the same.
+    Ended,
+}
+
+/// What the tasks of one address share.
+#[derive(Debug)]
+struct Shared {
+    common: Arc<Common>,
+    stage: watch::Receiver<Stage>,
+}
+
+impl Common {
+    fn new(published: PublishedReader, counters: Arc<Counters>) -> Self {
+        Self {
+            published,
+            counters,
+            turns: Turns::default(),
+            connections: Arc::default(),
+            patience: Patience::default(),
+        }
+    }
 }
 
 impl Shared {
@@ -146,9 +183,9 @@ impl Shared {
     fn answer(&self, query: &[u8], client: IpAddr, transport: Transport) -> Option<Vec<u8>> {
         let published = self.published();
         let origin = origin(client, transport);
-        let reply = published.answer(query, &origin, self.turns.next(query));
+        let reply = published.answer(query, &origin, self.common.turns.next(query));
         if reply.is_none() {
-            self.counters.ignored.fetch_add(1, Ordering::Relaxed);
+            self.common.counters.ignored.fetch_add(1, Ordering::Relaxed);
         }
         reply
     }
@@ -159,32 +196,36 @@ impl Shared {
     }
 
     fn published(&self) -> Arc<Published> {
-        Arc::clone(&self.published.borrow())
+        Arc::clone(&self.common.published.borrow())
     }
 
-    /// Ends when the listener is to end.
-    async fn stopped(&self) {
+    /// Ends when nothing more is to be accepted.
+    async fn closing(&self) {
+        self.at_least(Stage::Closing).await;
+    }
+
+    /// Ends when everything is to end.
+    async fn ended(&self) {
+        self.at_least(Stage::Ended).await;
+    }
+
+    async fn at_least(&self, wanted: Stage) {
         // An error means that the sender is gone, which says the same.
-        let _ = self.stop.clone().wait_for(|stop| *stop).await;
+        let mut stage = self.stage.clone();
+        let _ = stage.wait_for(|stage| *stage >= wanted).await;
     }
 }
 
 impl Listener {
     /// Opens UDP and TCP sockets on all addresses, or none.
     ///
-    /// Call it after the first publication, inside a tokio runtime.
+    /// Call it inside a tokio runtime, and not before there is something to publish.
     ///
     /// # Errors
     ///
     /// The first address that cannot be had, and why.
-    pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Self, BindError> {
-        let mut listener = Self {
-            udp: Vec::with_capacity(addresses.len()),
-            tcp: Vec::with_capacity(addresses.len()),
-            patience: Patience::default(),
-        };
-        for &address in addresses {
-            let address = SocketAddr::new(address, port);
+    pub fn bind(addresses: impl IntoIterator<Item = SocketAddr>) -> Result<Self, BindError> {
+        let bind = |address: SocketAddr| {
             let failed = |transport| {
                 move |source| BindError {
                     address,
@@ -192,47 +233,39 @@ impl Listener {
                     source,
                 }
             };
-            listener.udp.push(bind_udp(address).map_err(failed("UDP"))?);
-            listener.tcp.push(bind_tcp(address).map_err(failed("TCP"))?);
-        }
-        Ok(listener)
+            Ok(Bound {
+                address,
+                udp: bind_udp(address).map_err(failed("UDP"))?,
+                tcp: bind_tcp(address).map_err(failed("TCP"))?,
+            })
+        };
+        let sockets = addresses.into_iter().map(bind);
+        Ok(Self {
+            sockets: sockets.collect::<Result<_, _>>()?,
+        })
     }
+}
 
-    /// Answers until `shutdown` completes; then accepts nothing more, lets replies that are
-    /// being sent go out, and returns.
+impl Bound {
+    /// Answers until the stage says otherwise; then does as it says, and returns.
     ///
     /// Must run in a tokio runtime with time and I/O. Dropping the future ends everything at
     /// once.
-    pub async fn serve(
-        self,
-        published: PublishedReader,
-        counters: Arc<Counters>,
-        shutdown: impl Future<Output = ()>,
-    ) {
-        let (stop, stopped) = watch::channel(false);
-        let shared = Arc::new(Shared {
-            published,
-            counters,
-            turns: Turns::default(),
-            connections: Arc::default(),
-            patience: self.patience,
-            stop: stopped,
-        });
+    async fn serve(self, common: Arc<Common>, stage: watch::Receiver<Stage>) {
+        let shared = Arc::new(Shared { common, stage });
         let mut tasks = JoinSet::new();
         let tasks_per_socket = std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-        for socket in self.udp {
-            let socket = Arc::new(socket);
-            for _ in 0..tasks_per_socket {
-                tasks.spawn(udp::serve(Arc::clone(&socket), Arc::clone(&shared)));
-            }
+        let socket = Arc::new(self.udp);
+        for _ in 0..tasks_per_socket {
+            tasks.spawn(udp::serve(Arc::clone(&socket), Arc::clone(&shared)));
         }
-        for listener in self.tcp {
-            tasks.spawn(tcp::serve(listener, Arc::clone(&shared)));
+        drop(socket);
+        tasks.spawn(tcp::serve(self.tcp, Arc::clone(&shared)));
+        let mut all = pin!(async { while tasks.join_next().await.is_some() {} });
+        tokio::select! {
+            () = &mut all => return,
+            () = shared.ended() => {}
         }
-        shutdown.await;
-        // Every task holds a receiver.
-        let _ = stop.send(true);
-        let all = async { while tasks.join_next().await.is_some() {} };
         // What is left is cut off by dropping the set.
         let _ = tokio::time::timeout(SHUTDOWN_GRACE, all).await;
     }

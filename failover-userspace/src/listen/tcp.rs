@@ -12,13 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::FutureExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Shared;
 use super::connections::Seat;
+use super::{Shared, Stage};
 use crate::authority::{Transfer, Transport};
 
 /// After an error of the listening socket, such as too many open files.
@@ -30,34 +31,43 @@ const READ_SIZE: usize = 2048;
 /// Replies are sent when there are this many octets of them, or no query is left.
 const WRITE_SIZE: usize = 16 * 1024;
 
-/// Accepts connections to one address until the listener ends.
+/// Accepts connections to one address until it is closed, and serves them to their end.
 pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            () = shared.stopped() => break,
+            () = shared.closing() => break,
             accepted = listener.accept() => accepted,
             // Finished tasks are forgotten.
             Some(_) = connections.join_next() => continue,
         };
         match accepted {
-            Ok((stream, peer)) => {
-                let (seat, evicts) = shared.connections.admit(peer.ip(), Instant::now());
-                let counters = &shared.counters;
-                counters.connections.fetch_add(1, Ordering::Relaxed);
-                counters
-                    .evicted
-                    .fetch_add(u64::from(evicts), Ordering::Relaxed);
-                connections.spawn(connection(stream, peer, seat, Arc::clone(&shared)));
-            }
+            Ok((stream, peer)) => admit(stream, peer, &mut connections, &shared),
             Err(error) => {
                 tracing::debug!(%error, "accept TCP connection");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
+    if *shared.stage.borrow() == Stage::Closing {
+        // Those that wait to be accepted.
+        while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+            admit(stream, peer, &mut connections, &shared);
+        }
+    }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+fn admit(stream: TcpStream, peer: SocketAddr, tasks: &mut JoinSet<()>, shared: &Arc<Shared>) {
+    let common = &shared.common;
+    let (seat, evicts) = common.connections.admit(peer.ip(), Instant::now());
+    let counters = &common.counters;
+    counters.connections.fetch_add(1, Ordering::Relaxed);
+    counters
+        .evicted
+        .fetch_add(u64::from(evicts), Ordering::Relaxed);
+    tasks.spawn(connection(stream, peer, seat, Arc::clone(shared)));
 }
 
 async fn connection(mut stream: TcpStream, peer: SocketAddr, seat: Seat, shared: Arc<Shared>) {
@@ -79,12 +89,12 @@ async fn converse(
     shared: &Shared,
 ) -> io::Result<()> {
     let mut received = Vec::with_capacity(READ_SIZE);
-    let idle = shared.patience.idle;
+    let idle = shared.common.patience.idle;
     let mut deadline = Instant::now() + idle;
     loop {
         received.reserve(READ_SIZE);
         let count = tokio::select! {
-            () = shared.stopped() => return Ok(()),
+            () = shared.ended() => return Ok(()),
             read = timeout_at(deadline, stream.read_buf(&mut received)) => match read {
                 Ok(count) => count?,
                 Err(_idle) => return Ok(()),
@@ -128,7 +138,7 @@ async fn answer_all(
     let mut progress = Progress::default();
     let mut replies = Replies::default();
     let transport = Transport::Tcp {
-        idle: shared.patience.idle,
+        idle: shared.common.patience.idle,
     };
     while let Some((query, end)) = first_message(received, progress.used) {
         progress.used = end;
@@ -176,7 +186,7 @@ async fn send_zone(
         tracing::warn!(zone, %client, "zone not transferred: a record is too long for any message");
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let counters = &shared.counters;
+    let counters = &shared.common.counters;
     counters.tcp_replies.fetch_add(1, Ordering::Relaxed);
     counters.transfers.fetch_add(1, Ordering::Relaxed);
     tracing::info!(zone, %client, serial = transfer.serial(), messages, octets, "zone transferred");
@@ -214,10 +224,10 @@ impl Replies {
         if self.octets.is_empty() {
             return Ok(());
         }
-        timeout(shared.patience.write, stream.write_all(&self.octets))
+        timeout(shared.common.patience.write, stream.write_all(&self.octets))
             .await
             .map_err(|_slow| io::Error::from(io::ErrorKind::TimedOut))??;
-        let counters = &shared.counters;
+        let counters = &shared.common.counters;
         counters
             .tcp_replies
             .fetch_add(self.count, Ordering::Relaxed);

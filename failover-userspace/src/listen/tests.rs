@@ -6,8 +6,6 @@ use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
@@ -19,12 +17,11 @@ const TXT: u16 = 16;
 const SOA: u16 = 6;
 const AXFR: u16 = 252;
 
-/// A listener that serves a zone without services.
+/// Sockets that serve a zone without services.
 struct Server {
     port: u16,
     counters: Arc<Counters>,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<()>,
+    sockets: Sockets,
     publisher: watch::Sender<Arc<Published>>,
 }
 
@@ -64,26 +61,29 @@ fn free_port() -> u16 {
     socket.local_addr().unwrap().port()
 }
 
+fn with_port(addresses: &[&str], port: u16) -> Vec<SocketAddr> {
+    let addresses = addresses.iter().map(|a| a.parse().unwrap());
+    addresses
+        .map(|address| SocketAddr::new(address, port))
+        .collect()
+}
+
 fn start(addresses: &[&str], patience: Patience) -> Server {
-    let addresses: Vec<IpAddr> = addresses.iter().map(|a| a.parse().unwrap()).collect();
-    let (port, mut listener) = (0..20)
+    let (port, listener) = (0..20)
         .find_map(|_| {
             let port = free_port();
-            Some((port, Listener::bind(&addresses, port).ok()?))
+            Some((port, Listener::bind(with_port(addresses, port)).ok()?))
         })
         .expect("a free port");
-    listener.patience = patience;
     let (publisher, reader) = watch::channel(published());
     let counters = Arc::new(Counters::default());
-    let (stop, stopped) = oneshot::channel();
-    let task = tokio::spawn(listener.serve(reader, Arc::clone(&counters), async {
-        let _ = stopped.await;
-    }));
+    let mut sockets = Sockets::new(reader, Arc::clone(&counters));
+    Arc::get_mut(&mut sockets.common).unwrap().patience = patience;
+    sockets.open(listener);
     Server {
         port,
         counters,
-        stop,
-        task,
+        sockets,
         publisher,
     }
 }
@@ -147,10 +147,15 @@ impl Server {
         assert_eq!(source, SocketAddr::new(to.parse().unwrap(), self.port));
     }
 
+    /// Whatever connections there are, the tasks end soon.
     async fn shut_down(self) {
+        let tasks = Arc::downgrade(&self.sockets.common);
         let start = Instant::now();
-        self.stop.send(()).unwrap();
-        timeout(SOON, self.task).await.unwrap().unwrap();
+        drop(self.sockets);
+        while tasks.strong_count() > 0 {
+            assert!(start.elapsed() < SOON, "still serving");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         assert!(start.elapsed() < SHUTDOWN_GRACE, "{:?}", start.elapsed());
     }
 }
@@ -440,19 +445,72 @@ async fn what_is_published_is_served() {
     server.shut_down().await;
 }
 
+/// A query that waits in a socket is answered though its address is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn addresses_come_and_go_while_others_are_served() {
+    let mut server = start(&["127.0.0.1"], Patience::default());
+    let port = server.port;
+    let [first, second] = ["127.0.0.1", "127.0.0.2"].map(|a| with_port(&[a], port)[0]);
+    let mut before = server.connect().await;
+    server.sockets.open(Listener::bind([second]).unwrap());
+    assert!(server.sockets.has(&first) && server.sockets.has(&second));
+    server.answers_over_udp("127.0.0.1", "127.0.0.2").await;
+    let mut there = TcpStream::connect(second).await.unwrap();
+
+    let socket = UdpSocket::bind(("127.0.0.1", 0)).await.unwrap();
+    for id in 0..100 {
+        socket.send_to(&query(id, b"", SOA), second).await.unwrap();
+    }
+    let mut waiting = TcpStream::connect(second).await.unwrap();
+    server.sockets.keep(&[first]);
+    assert!(!server.sockets.has(&second));
+    let mut buffer = [0; 512];
+    let mut ids = std::collections::BTreeSet::new();
+    while ids.len() < 100 {
+        let received = timeout(SOON, socket.recv_from(&mut buffer)).await;
+        received.expect("a reply").unwrap();
+        ids.insert(buffer[1]);
+    }
+    // Connections are served on, and no new ones are taken.
+    for stream in [&mut there, &mut waiting, &mut before] {
+        for id in [7, 8] {
+            let query = framed(&query(id, b"", SOA));
+            stream.write_all(&query).await.unwrap();
+            let reply = timeout(SOON, next_reply(stream)).await.unwrap();
+            assert_eq!(reply.unwrap(), id);
+        }
+    }
+    timeout(SOON, async {
+        while TcpStream::connect(second).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("still accepting");
+    server.answers_over_udp("127.0.0.1", "127.0.0.1").await;
+    // The address can be had again, even with connections left.
+    timeout(SOON, async {
+        while Listener::bind([second]).is_err() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("still bound");
+    server.shut_down().await;
+}
+
 #[tokio::test]
 async fn an_address_that_is_not_there_is_named() {
-    let nowhere = "203.0.113.254".parse().unwrap();
-    let error = Listener::bind(&[nowhere], free_port()).unwrap_err();
+    let nowhere = with_port(&["203.0.113.254"], free_port());
+    let error = Listener::bind(nowhere).unwrap_err();
     let message = error.to_string();
     assert!(
         message.contains("UDP 203.0.113.254:") && message.contains("on no interface"),
         "{message}"
     );
-    let port = free_port();
-    let address = "127.0.0.1".parse().unwrap();
-    let _first = Listener::bind(&[address], port).unwrap();
-    let message = Listener::bind(&[address], port).unwrap_err().to_string();
+    let address = with_port(&["127.0.0.1"], free_port());
+    let _first = Listener::bind(address.clone()).unwrap();
+    let message = Listener::bind(address).unwrap_err().to_string();
     assert!(message.contains("another name server"), "{message}");
 }
 

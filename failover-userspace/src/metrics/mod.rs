@@ -29,7 +29,7 @@ pub use meters::{Meters, Reload};
 pub use sample::{
     AnswerSample, Health, Heard, Overview, ServerSample, ServiceSample, TargetSample, WanSample,
 };
-pub use server::Server;
+pub use server::{Server, serve};
 
 /// What all metrics begin with.
 const PREFIX: &str = "failover";

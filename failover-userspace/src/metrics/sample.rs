@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::controller::{MetricsPart, Query};
+use crate::controller::{Asked, MetricsPart, Query};
 use crate::dataplane::{AttachedMode, Generation};
 use crate::health::{AdminState, Carrier, Effective, Verdict};
 use crate::model::{Model, Tier};
@@ -134,7 +134,7 @@ enum Missing {
 impl Sample {
     /// Asks the controller for one part after the other; between them it does its work. `None`:
     /// one of them does not come within `patience`.
-    pub(super) async fn collect(queries: &mpsc::Sender<Query>, patience: Duration) -> Option<Self> {
+    pub(super) async fn collect(queries: &mpsc::Sender<Asked>, patience: Duration) -> Option<Self> {
         for _ in 0..ATTEMPTS {
             match Self::try_collect(queries, patience).await {
                 Ok(sample) => return Some(sample),
@@ -147,7 +147,7 @@ impl Sample {
     }
 
     async fn try_collect(
-        queries: &mpsc::Sender<Query>,
+        queries: &mpsc::Sender<Asked>,
         patience: Duration,
     ) -> Result<Self, Missing> {
         let first = ask(queries, patience, 0).await?;
@@ -172,13 +172,14 @@ impl Sample {
 }
 
 async fn ask(
-    queries: &mpsc::Sender<Query>,
+    queries: &mpsc::Sender<Asked>,
     patience: Duration,
     from: usize,
 ) -> Result<MetricsPart, Missing> {
     let asking = async {
         let (sender, receiver) = oneshot::channel();
-        queries.send(Query::Metrics(from, sender)).await.ok()?;
+        let query = Query::Metrics(from, sender);
+        queries.send(Asked::of_any(query)).await.ok()?;
         receiver.await.ok()
     };
     match timeout(patience, asking).await {

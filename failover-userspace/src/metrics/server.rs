@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+use std::future::pending;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::Pin;
@@ -27,7 +28,7 @@ use super::encode::write;
 use super::format::{Format, Translator};
 use super::meters::Meters;
 use super::sample::Sample;
-use crate::controller::Query;
+use crate::controller::Asked;
 
 /// Connections at once; more wait.
 const MOST_CLIENTS: usize = 16;
@@ -100,7 +101,7 @@ impl Server {
     pub async fn serve(
         self,
         meters: Meters,
-        queries: mpsc::Sender<Query>,
+        queries: mpsc::Sender<Asked>,
         mut stop: watch::Receiver<()>,
     ) -> io::Result<()> {
         let Self { listener, patience } = self;
@@ -141,6 +142,35 @@ impl Server {
     }
 }
 
+/// Serves clients of `server`, and of whatever takes its place, until `stop` changes or is dropped.
+///
+/// # Errors
+///
+/// If a socket cannot be used.
+pub async fn serve(
+    mut server: Option<Server>,
+    mut successors: mpsc::UnboundedReceiver<Option<Server>>,
+    meters: Meters,
+    queries: mpsc::Sender<Asked>,
+    mut stop: watch::Receiver<()>,
+) -> io::Result<()> {
+    loop {
+        let stops = stop.clone();
+        let serving = async {
+            match server.take() {
+                Some(server) => server.serve(meters.clone(), queries.clone(), stops).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            served = serving => return served,
+            // Without a controller there are no more.
+            Some(successor) = successors.recv() => server = successor,
+            _ = stop.changed() => return Ok(()),
+        }
+    }
+}
+
 /// Answers the one request of a connection.
 async fn client(stream: TcpStream, source: Arc<Source>, patience: Patience) -> Result<()> {
     let service = service_fn(|request| {
@@ -161,7 +191,7 @@ async fn client(stream: TcpStream, source: Arc<Source>, patience: Patience) -> R
 /// Where metrics come from.
 struct Source {
     meters: Meters,
-    queries: mpsc::Sender<Query>,
+    queries: mpsc::Sender<Asked>,
     /// With the controller, for each part.
     patience: Duration,
 }

@@ -6,7 +6,7 @@ use domain::rdata::AllRecordData;
 
 use super::*;
 use crate::authority::{Authority, Published, Snapshot};
-use crate::model::Generation;
+use crate::model::{Generation, ZoneId};
 
 const ONE: &str = "192.0.2.1";
 const TWO: &str = "192.0.2.2";
@@ -31,7 +31,7 @@ fn model(notify: &str) -> Model {
 fn target(sources: &[&str]) -> Target {
     Target {
         sources: sources.iter().map(|text| text.parse().unwrap()).collect(),
-        ..targets(&model("\"192.0.2.53\"")).swap_remove(0)
+        ..Target::clone(&targets(&model("\"192.0.2.53\""))[0])
     }
 }
 
@@ -83,11 +83,16 @@ impl Exchange for Script {
 }
 
 fn serial_in(message: &[u8]) -> u32 {
+    soa_in(message).0
+}
+
+/// Serial number and TTL of negative answers.
+fn soa_in(message: &[u8]) -> (u32, u32) {
     let message = Message::from_octets(message).unwrap();
     let record = message.answer().unwrap().next().unwrap().unwrap();
     let record = record.to_any_record::<AllRecordData<_, _>>().unwrap();
     match record.data() {
-        AllRecordData::Soa(soa) => soa.serial().into_int(),
+        AllRecordData::Soa(soa) => (soa.serial().into_int(), soa.minimum().as_secs()),
         other => panic!("{other:?}"),
     }
 }
@@ -97,15 +102,16 @@ const LONG: Duration = Duration::from_secs(1000);
 /// What is sent while serial numbers change at these times in ms.
 async fn play(sources: &[&str], responses: &[Response], changes: &[(u64, u32)]) -> Vec<Sent> {
     let script = Script::new(responses);
-    let (serials, receiver) = watch::channel(1);
-    let task = tokio::spawn(follow(target(sources), receiver, script.clone()));
+    let target = Arc::new(target(sources));
+    let (news, receiver) = watch::channel(News { target, serial: 1 });
+    let task = tokio::spawn(follow(receiver, script.clone()));
     for (at, serial) in changes {
         sleep_until(script.start + Duration::from_millis(*at)).await;
-        serials.send(*serial).unwrap();
+        news.send_modify(|news| news.serial = *serial);
     }
     tokio::time::sleep(LONG).await;
     assert!(!task.is_finished());
-    drop(serials);
+    drop(news);
     task.await.unwrap();
     script.sent.lock().unwrap().clone()
 }
@@ -208,7 +214,7 @@ fn targets_hear_from_addresses_of_their_family() {
         .iter()
         .map(|target| {
             (
-                target.id,
+                target.zone.name.to_string(),
                 target.address.to_string(),
                 target.sources.clone(),
             )
@@ -219,8 +225,12 @@ fn targets_hear_from_addresses_of_their_family() {
     assert_eq!(
         targets,
         [
-            (ZoneId(0), "192.0.2.53:53".to_owned(), v4),
-            (ZoneId(0), "[2001:db8::53]:5300".to_owned(), v6),
+            ("example.com".to_owned(), "192.0.2.53:53".to_owned(), v4),
+            (
+                "example.com".to_owned(),
+                "[2001:db8::53]:5300".to_owned(),
+                v6
+            ),
         ]
     );
 }
@@ -325,7 +335,8 @@ async fn what_changes_a_serial_number_is_told() {
     // The zone file's serial number is 1.
     let first = Snapshot::new(Generation(10), &[]);
     let (publisher, reader) = watch::channel(published(first.clone()));
-    let task = tokio::spawn(run(vec![target], reader));
+    let (_targets, targets) = watch::channel(Targets::from([Arc::new(target)]));
+    let task = tokio::spawn(run(targets, reader));
     let mut elsewhere = first;
     for (generation, zone, want) in [(10, None, 11), (12, Some(0), 13), (14, Some(0), 15)] {
         if let Some(zone) = zone {
@@ -343,4 +354,48 @@ async fn what_changes_a_serial_number_is_told() {
     assert!(!task.is_finished());
     drop(publisher);
     tokio::time::timeout(SOON, task).await.unwrap().unwrap();
+}
+
+/// A reload: some targets stay, some go and some come.
+#[tokio::test]
+async fn targets_follow_the_model() {
+    let [(stays, kept), (goes, gone), (comes, new)] =
+        [secondary().await, secondary().await, secondary().await];
+    let [kept, gone, new] = [kept, gone, new].map(Arc::new);
+    let snapshot = Snapshot::new(Generation(10), &[]);
+    let published = |snapshot: &Snapshot| {
+        Arc::new(Published {
+            authority: Arc::new(Authority::new(&model("\"192.0.2.53\""))),
+            snapshot: snapshot.clone(),
+        })
+    };
+    let (publisher, reader) = watch::channel(published(&snapshot));
+    let (targets, targets_reader) = watch::channel(Targets::from([Arc::clone(&kept), gone]));
+    tokio::spawn(run(targets_reader, reader));
+    let hears = async |socket: &UdpSocket| {
+        let (mut message, from) = receive(socket).await;
+        message[2] |= 0x80;
+        socket.send_to(&message, from).await.unwrap();
+        soa_in(&message)
+    };
+    let first = (11, 5);
+    assert_eq!([hears(&stays).await, hears(&goes).await], [first, first]);
+
+    // Who has heard this number is not told again; he hears the next one in the new words.
+    let mut zone = Zone::clone(&kept.zone);
+    zone.soa.minimum = 6;
+    let kept = Arc::new(Target {
+        zone: Arc::new(zone),
+        ..Target::clone(&kept)
+    });
+    targets.send_replace(Targets::from([kept, new]));
+    assert_eq!(hears(&comes).await, first);
+    let snapshot = snapshot.next(Generation(11), &[], &[ZoneId(0)]);
+    publisher.send_replace(published(&snapshot));
+    assert_eq!(hears(&stays).await, (12, 6));
+    assert_eq!(hears(&comes).await, (12, 5));
+    for socket in [&stays, &goes, &comes] {
+        let nothing = socket.try_recv(&mut [0]).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
 }

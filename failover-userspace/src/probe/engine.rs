@@ -4,6 +4,7 @@
 //! daemon makes probes late, and because the hand-offs between the workers of a
 //! multi-threaded runtime cost as much as the probes themselves.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -20,7 +21,7 @@ use tokio::time::{Sleep, sleep_until, timeout};
 use tracing::{trace, warn};
 
 use super::exec::Executor;
-use super::schedule::{Finished, Schedule, Start};
+use super::schedule::{Begin, Finished, ProbeKey, Schedule, Start};
 use super::throttle::Throttle;
 use super::{Failure, http, icmp, limit, tcp, tls};
 use crate::health::{Outcome, Pace};
@@ -36,11 +37,11 @@ const TICK: Duration = Duration::from_millis(4);
 /// Trouble of this host's own is logged once per period.
 const WARN_PERIOD: Duration = Duration::from_secs(10);
 
-/// One execution of a probe.
+/// One execution of a probe: of one of a model, or of one that is being executed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct Report<Id = ProbeId> {
     /// Which probe.
-    pub probe: ProbeId,
+    pub probe: Id,
     /// When it began.
     pub started: Instant,
     /// How much later than it was due; includes the wait for a free socket.
@@ -49,32 +50,53 @@ pub struct Report {
     pub outcome: Outcome,
 }
 
+impl<Id> Report<Id> {
+    /// The same under another name.
+    #[must_use]
+    pub fn of<Other>(self, probe: Other) -> Report<Other> {
+        Report {
+            probe,
+            started: self.started,
+            late: self.late,
+            outcome: self.outcome,
+        }
+    }
+}
+
 /// Executes probes; see [`Engine::start`].
 #[derive(Debug)]
 pub struct Engine {
-    work: Arc<Work>,
+    tasks: HashMap<ProbeKey, Arc<Task>>,
+    /// `None`: no probe has started a program yet.
+    executor: Option<Arc<Executor>>,
     schedule: Schedule,
     /// How many sockets there may be at once.
     slots: usize,
-    commands: mpsc::UnboundedReceiver<(ProbeId, Pace)>,
-    reports: mpsc::Sender<Report>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    reports: mpsc::Sender<Report<ProbeKey>>,
     local_trouble: Throttle,
 }
 
-/// The probes, and what their executions need beside them, made once.
+/// A probe, and what its executions need beside it, made once.
 #[derive(Debug)]
-struct Work {
-    probes: Vec<Probe>,
-    /// Of each probe; `None`: without TLS.
-    clients: Vec<Option<Arc<ClientConfig>>>,
-    /// `None`: no probe starts a program.
-    executor: Option<Executor>,
+pub struct Task {
+    probe: Probe,
+    /// `None`: without TLS.
+    client: Option<Arc<ClientConfig>>,
+}
+
+/// What becomes of probes while others go on.
+#[derive(Debug)]
+enum Command {
+    SetPace(ProbeKey, Pace),
+    Add(Vec<(ProbeKey, Task, Pace)>, Begin),
+    Remove(Vec<ProbeKey>),
 }
 
 /// Steers a running [`Engine`]; dropping it ends the engine.
 #[derive(Debug)]
 pub struct Handle {
-    commands: mpsc::UnboundedSender<(ProbeId, Pace)>,
+    commands: mpsc::UnboundedSender<Command>,
     /// Dropping it ends the engine.
     alive: oneshot::Sender<()>,
     /// Closed when the engine has ended.
@@ -86,9 +108,25 @@ impl Handle {
     ///
     /// The outcome of a probe that is paused while it runs is not reported, but a report
     /// already sent may still wait in the channel.
-    pub fn set_pace(&self, probe: ProbeId, pace: Pace) {
+    pub fn set_pace(&self, probe: ProbeKey, pace: Pace) {
+        self.send(Command::SetPace(probe, pace));
+    }
+
+    /// Has more probes executed, so often; returns at once. Keys that were used before must not
+    /// be used again.
+    pub fn add(&self, probes: Vec<(ProbeKey, Task, Pace)>, begin: Begin) {
+        self.send(Command::Add(probes, begin));
+    }
+
+    /// Ends the executions of probes; returns at once. A report already sent may still wait in
+    /// the channel.
+    pub fn remove(&self, probes: Vec<ProbeKey>) {
+        self.send(Command::Remove(probes));
+    }
+
+    fn send(&self, command: Command) {
         // Fails only after the engine has ended, which the reports' receiver sees.
-        let _ = self.commands.send((probe, pace));
+        let _ = self.commands.send(command);
     }
 
     /// Ends the engine and all its executions; returns when their sockets are closed.
@@ -105,7 +143,7 @@ impl Handle {
 }
 
 impl Engine {
-    /// Starts to execute `probes`, whose ids are their indices, and to send what comes of it.
+    /// Starts to execute `probes`, whose keys are their indices, and to send what comes of it.
     ///
     /// The first execution of each comes at once (0.1 ms apart), the later ones are spread over
     /// the probe's interval. They leave through the network namespace of the calling thread.
@@ -117,7 +155,7 @@ impl Engine {
     /// # Errors
     ///
     /// If there is no thread or no file descriptor to be had for it.
-    pub fn start(probes: &[Probe], reports: mpsc::Sender<Report>) -> io::Result<Handle> {
+    pub fn start(probes: &[Probe], reports: mpsc::Sender<Report<ProbeKey>>) -> io::Result<Handle> {
         Self::start_with(probes, |_| Pace::Normal, reports)
     }
 
@@ -129,28 +167,32 @@ impl Engine {
     /// As [`Self::start`].
     pub fn start_with(
         probes: &[Probe],
-        pace: impl Fn(ProbeId) -> Pace,
-        reports: mpsc::Sender<Report>,
+        pace: impl Fn(ProbeKey) -> Pace,
+        reports: mpsc::Sender<Report<ProbeKey>>,
     ) -> io::Result<Handle> {
         Self::start_limited(probes, pace, reports, limit::sockets())
     }
 
     fn start_limited(
         probes: &[Probe],
-        pace: impl Fn(ProbeId) -> Pace,
-        reports: mpsc::Sender<Report>,
+        pace: impl Fn(ProbeKey) -> Pace,
+        reports: mpsc::Sender<Report<ProbeKey>>,
         slots: usize,
     ) -> io::Result<Handle> {
-        // May take a while: it reads the system's trust store.
-        let work = Arc::new(Work::new(probes)?);
+        let tasks = Task::prepare(probes);
+        let executor = tasks.iter().any(Task::is_program).then(Executor::start);
         let now = Instant::now();
         let mut schedule = Schedule::new(probes.iter().map(|probe| probe.timing), now);
-        for probe in (0..).map(ProbeId).take(probes.len()) {
+        for probe in (0..).map(ProbeKey).take(probes.len()) {
             schedule.set_pace(probe, pace(probe), now);
         }
         let (sender, commands) = mpsc::unbounded_channel();
         let engine = Self {
-            work,
+            tasks: (0..)
+                .map(ProbeKey)
+                .zip(tasks.into_iter().map(Arc::new))
+                .collect(),
+            executor: executor.transpose()?.map(Arc::new),
             schedule,
             slots,
             commands,
@@ -202,7 +244,10 @@ impl Engine {
                 && running.len() < most
                 && let Some(start) = self.schedule.start(now)
             {
-                running.push(execute(Arc::clone(&self.work), start));
+                // Whatever is scheduled has a task.
+                if let Some(task) = self.tasks.get(&start.probe) {
+                    running.push(execute(Arc::clone(task), self.executor.clone(), start));
+                }
                 look_again = now + TICK;
             }
             let slot_is_free = running.len() < self.slots;
@@ -213,12 +258,12 @@ impl Engine {
             tokio::select! {
                 biased;
                 command = self.commands.recv() => match command {
-                    Some((probe, pace)) => self.schedule.set_pace(probe, pace, Instant::now()),
+                    Some(command) => self.obey(command),
                     None => return,
                 },
-                Some(report) = running.next() => {
+                Some((task, report)) = running.next() => {
                     let finished = self.schedule.finish(report.probe, Instant::now());
-                    self.log(&report);
+                    self.log(&task.probe, &report);
                     if finished == Finished::Report && self.reports.send(report).await.is_err() {
                         return;
                     }
@@ -229,8 +274,35 @@ impl Engine {
         }
     }
 
-    fn log(&mut self, report: &Report) {
-        let probe = &self.work.probes[report.probe.index()];
+    fn obey(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::SetPace(probe, pace) => self.schedule.set_pace(probe, pace, now),
+            Command::Add(probes, begin) => {
+                if self.executor.is_none() && probes.iter().any(|(_, task, _)| task.is_program()) {
+                    match Executor::start() {
+                        Ok(executor) => self.executor = Some(Arc::new(executor)),
+                        Err(error) => warn!(%error, "no thread that starts programs"),
+                    }
+                }
+                let timings = probes.iter();
+                let timings = timings.map(|(key, task, _)| (*key, task.probe.timing));
+                self.schedule.add(&timings.collect::<Vec<_>>(), begin, now);
+                for (key, task, pace) in probes {
+                    self.tasks.insert(key, Arc::new(task));
+                    self.schedule.set_pace(key, pace, now);
+                }
+            }
+            Command::Remove(probes) => {
+                for probe in probes {
+                    self.schedule.remove(probe);
+                    self.tasks.remove(&probe);
+                }
+            }
+        }
+    }
+
+    fn log(&mut self, probe: &Probe, report: &Report<ProbeKey>) {
         match &report.outcome {
             Ok(rtt) => trace!(target = %probe.target, ?rtt, late = ?report.late, "probe"),
             Err(failure) => {
@@ -251,48 +323,71 @@ fn set(timer: Pin<&mut Sleep>, deadline: Instant) {
     }
 }
 
-async fn execute(work: Arc<Work>, Start { probe, due }: Start) -> Report {
+async fn execute(
+    task: Arc<Task>,
+    executor: Option<Arc<Executor>>,
+    Start { probe, due }: Start,
+) -> (Arc<Task>, Report<ProbeKey>) {
     let started = Instant::now();
-    Report {
+    let report = Report {
         probe,
         started,
         late: started.saturating_duration_since(due),
-        outcome: work.outcome(probe, started).await,
-    }
+        outcome: task.outcome(executor, started).await,
+    };
+    (task, report)
 }
 
-impl Work {
-    fn new(probes: &[Probe]) -> io::Result<Self> {
+impl Task {
+    /// What is needed for these probes, in their order.
+    ///
+    /// May take a while: it reads the system's trust store.
+    #[must_use]
+    pub fn prepare<'a>(probes: impl IntoIterator<Item = &'a Probe>) -> Vec<Self> {
         let mut clients = tls::Clients::default();
-        let mut client = |probe: &Probe| match &probe.target {
-            ProbeTarget::Http(check) => check.tls.as_ref().map(|tls| clients.of(&tls.trust)),
-            ProbeTarget::Tcp(_) | ProbeTarget::Icmp(_) | ProbeTarget::Exec(_) => None,
-        };
-        let is_exec = |probe: &Probe| matches!(probe.target, ProbeTarget::Exec(_));
-        let executor = probes.iter().any(is_exec).then(Executor::start);
-        Ok(Self {
-            clients: probes.iter().map(&mut client).collect(),
-            executor: executor.transpose()?,
-            probes: probes.to_vec(),
-        })
+        let probes = probes.into_iter();
+        probes
+            .map(|probe| Self::with(probe, &mut clients))
+            .collect()
     }
 
-    async fn outcome(&self, id: ProbeId, started: Instant) -> Outcome {
+    /// What is needed for one probe. May take a while, too.
+    #[must_use]
+    pub fn new(probe: &Probe) -> Self {
+        Self::with(probe, &mut tls::Clients::default())
+    }
+
+    fn with(probe: &Probe, clients: &mut tls::Clients) -> Self {
+        let tls = match &probe.target {
+            ProbeTarget::Http(check) => check.tls.as_ref(),
+            ProbeTarget::Tcp(_) | ProbeTarget::Icmp(_) | ProbeTarget::Exec(_) => None,
+        };
+        Self {
+            client: tls.map(|tls| clients.of(&tls.trust)),
+            probe: probe.clone(),
+        }
+    }
+
+    const fn is_program(&self) -> bool {
+        matches!(self.probe.target, ProbeTarget::Exec(_))
+    }
+
+    async fn outcome(&self, executor: Option<Arc<Executor>>, started: Instant) -> Outcome {
         let Probe {
             target,
             egress,
             timing,
-        } = &self.probes[id.index()];
+        } = &self.probe;
         let limit = timing.timeout;
         match target {
             ProbeTarget::Tcp(address) => within(limit, tcp::probe(*address, egress)).await,
             ProbeTarget::Icmp(address) => within(limit, icmp::probe(*address, egress)).await,
             ProbeTarget::Http(check) => {
-                let client = self.clients[id.index()].clone();
+                let client = self.client.clone();
                 // Boxed: it is large, and the others should not be.
                 Box::pin(http::probe(check, client, egress, started + limit)).await
             }
-            ProbeTarget::Exec(check) => match &self.executor {
+            ProbeTarget::Exec(check) => match executor {
                 Some(executor) => executor.probe(Arc::clone(check), limit).await,
                 None => Err(Failure::Local("no thread that starts programs".to_owned())),
             },
@@ -314,7 +409,6 @@ mod tests {
     use super::*;
     use crate::model::{Egress, ExecCheck, HttpCheck, HttpMethod, Timing, Tls, Trust};
     use crate::probe::testing::BlackHole;
-    use std::collections::HashMap;
     use std::net::{Ipv4Addr, SocketAddr};
     use tokio::net::TcpListener;
 
@@ -370,7 +464,7 @@ mod tests {
         let (sender, mut reports) = mpsc::channel(16);
         let handle = Engine::start(&probes, sender).unwrap();
         // When each was due, which a busy machine does not change.
-        let mut dues: HashMap<ProbeId, Vec<Instant>> = HashMap::new();
+        let mut dues: HashMap<ProbeKey, Vec<Instant>> = HashMap::new();
         while dues.len() < 3 || dues.values().any(|dues| dues.len() < 6) {
             let report = reports.recv().await.unwrap();
             let due = report.started - report.late;
@@ -447,22 +541,76 @@ mod tests {
         ];
         let (sender, mut reports) = mpsc::channel(16);
         let paused = |probe| {
-            if probe == ProbeId(2) {
+            if probe == ProbeKey(2) {
                 Pace::Paused
             } else {
                 Pace::Normal
             }
         };
         let handle = Engine::start_with(&probes, paused, sender).unwrap();
-        handle.set_pace(ProbeId(1), Pace::Fast);
+        handle.set_pace(ProbeKey(1), Pace::Fast);
         let mut counts = [0; 3];
         while counts[0] < 4 {
-            counts[reports.recv().await.unwrap().probe.index()] += 1;
+            counts[reports.recv().await.unwrap().probe.0 as usize] += 1;
         }
         assert!(counts[1] > counts[0], "{counts:?}");
         assert_eq!(counts[2], 0);
-        handle.set_pace(ProbeId(2), Pace::Normal);
-        while reports.recv().await.unwrap().probe != ProbeId(2) {}
+        handle.set_pace(ProbeKey(2), Pace::Normal);
+        while reports.recv().await.unwrap().probe != ProbeKey(2) {}
+    }
+
+    #[tokio::test]
+    async fn probes_are_added_and_removed() {
+        let exec = |program: &str| Probe {
+            target: ProbeTarget::Exec(Arc::new(ExecCheck {
+                command: vec![program.to_owned()],
+                service: "www".to_owned(),
+                server: "web-a".to_owned(),
+                address: Ipv4Addr::LOCALHOST.into(),
+                port: 80.try_into().unwrap(),
+            })),
+            ..patient(tcp(([127, 0, 0, 1], 80).into()))
+        };
+        let first = [
+            patient(tcp(listener().await)),
+            patient(tcp(refusing().await)),
+        ];
+        let (sender, mut reports) = mpsc::channel(16);
+        let handle = Engine::start(&first, sender).unwrap();
+        while reports.recv().await.unwrap().probe != ProbeKey(1) {}
+        // The first that start a program.
+        let more = [exec("/bin/true"), exec("/bin/false")];
+        let keys = [7, 8].map(ProbeKey);
+        let tasks = keys.into_iter().zip(Task::prepare(&more));
+        let mut added: Vec<_> = tasks.map(|(key, task)| (key, task, Pace::Normal)).collect();
+        added.extend(
+            Task::prepare(&more[..1])
+                .into_iter()
+                .map(|task| (ProbeKey(9), task, Pace::Paused)),
+        );
+        handle.add(added, Begin::AtOnce);
+        handle.remove(vec![ProbeKey(1)]);
+        let mut labels = HashMap::new();
+        while labels.len() < 2 {
+            let report = reports.recv().await.unwrap();
+            if keys.contains(&report.probe) {
+                let label = report.outcome.err().map(|failure| failure.label());
+                labels.insert(report.probe, label);
+            }
+        }
+        assert_eq!(
+            labels,
+            HashMap::from([(keys[0], None), (keys[1], Some("exec_status"))])
+        );
+        // What was reported before it was removed may still have been on its way.
+        let mut rounds = 0;
+        while rounds < 3 {
+            let report = reports.recv().await.unwrap();
+            rounds += usize::from(report.probe == ProbeKey(0));
+            assert_ne!(report.probe, ProbeKey(9));
+            assert!(rounds < 2 || report.probe != ProbeKey(1));
+        }
+        handle.shutdown().await;
     }
 
     #[tokio::test]

@@ -4,7 +4,7 @@
 //! and then dumps, so that no change falls between the two, and it dumps again when the
 //! kernel says that notifications were lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use rtnetlink::packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, Li
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::sys::{AsyncSocket, SocketAddr};
 use rtnetlink::{MulticastGroup, new_multicast_connection};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{debug, trace, warn};
 
@@ -43,6 +43,7 @@ pub struct LinkEvent {
 #[derive(Debug)]
 pub struct LinkWatcher {
     task: JoinHandle<()>,
+    names: watch::Sender<BTreeSet<String>>,
 }
 
 impl LinkWatcher {
@@ -60,10 +61,18 @@ impl LinkWatcher {
         events: mpsc::Sender<LinkEvent>,
     ) -> io::Result<Self> {
         let connection = Connection::open(RECEIVE_BUFFER)?;
-        let links = Links::new(interfaces.into_iter().map(Into::into));
+        let (names, receiver) = watch::channel(interfaces.into_iter().map(Into::into).collect());
         Ok(Self {
-            task: tokio::spawn(watch(connection, links, events)),
+            task: tokio::spawn(watch(connection, receiver, events)),
+            names,
         })
+    }
+
+    /// Watches the interfaces of these names, too; sends one event for each that was not watched
+    /// before, soon. Whoever is watched is so for good.
+    pub fn watch(&self, mut interfaces: BTreeSet<String>) {
+        self.names
+            .send_modify(|names| names.append(&mut interfaces));
     }
 }
 
@@ -122,9 +131,14 @@ impl Drop for Connection {
 }
 
 /// Runs until the receiver of the events is gone.
-async fn watch(mut connection: Connection, mut links: Links, events: mpsc::Sender<LinkEvent>) {
+async fn watch(
+    mut connection: Connection,
+    mut names: watch::Receiver<BTreeSet<String>>,
+    events: mpsc::Sender<LinkEvent>,
+) {
+    let mut links = Links::new(names.borrow_and_update().iter().cloned());
     loop {
-        match follow(&mut connection, &mut links, &events).await {
+        match follow(&mut connection, &mut links, &mut names, &events).await {
             Ended::NoReceiver => return,
             Ended::Broken(why) => warn!(why, "netlink socket broke; links are not watched"),
         }
@@ -146,6 +160,7 @@ enum Ended {
 async fn follow(
     connection: &mut Connection,
     links: &mut Links,
+    names: &mut watch::Receiver<BTreeSet<String>>,
     events: &mpsc::Sender<LinkEvent>,
 ) -> Ended {
     let mut change = Change::Lost;
@@ -180,6 +195,10 @@ async fn follow(
                 Some((message, _)) => Change::of(message.payload),
                 None => return Ended::Broken("closed".to_owned()),
             },
+            Ok(()) = names.changed() => {
+                links.watch(&names.borrow_and_update());
+                Change::Lost
+            }
             () = events.closed() => return Ended::NoReceiver,
         };
     }
@@ -255,6 +274,13 @@ impl Links {
     fn new(names: impl Iterator<Item = String>) -> Self {
         Self {
             watched: names.map(|name| (name, None)).collect(),
+        }
+    }
+
+    /// These are watched, too.
+    fn watch(&mut self, names: &BTreeSet<String>) {
+        for name in names {
+            self.watched.entry(name.clone()).or_default();
         }
     }
 
@@ -350,8 +376,9 @@ mod tests {
             Dump(Vec<LinkState>),
             Set(LinkState),
             Remove(u32),
+            Watch(&'static [&'static str]),
         }
-        use Step::{Dump, Remove, Set};
+        use Step::{Dump, Remove, Set, Watch};
         let steps = [
             (
                 "initial state",
@@ -383,6 +410,13 @@ mod tests {
                 Dump(vec![]),
                 "a - Down, b - Down",
             ),
+            ("others are watched, too", Watch(&["b", "c"]), ""),
+            (
+                "what is new is told",
+                Dump(vec![link(7, "c", Up)]),
+                "c 7 Up",
+            ),
+            ("still watched", Set(link(8, "a", Up)), "a 8 Up"),
         ];
         let mut links = Links::new(["a", "b"].into_iter().map(str::to_owned));
         for (name, step, want) in steps {
@@ -390,6 +424,10 @@ mod tests {
                 Dump(dump) => links.replace(dump),
                 Set(link) => links.set(link),
                 Remove(index) => links.remove(index),
+                Watch(names) => {
+                    links.watch(&names.iter().map(|name| (*name).to_owned()).collect());
+                    Vec::new()
+                }
             };
             assert_eq!(show(events), want, "{name}");
         }
@@ -512,6 +550,30 @@ mod tests {
         });
     }
 
+    #[test]
+    fn others_are_watched_on_the_way() {
+        let Some(netns) = Netns::new("rewatch") else {
+            return;
+        };
+        netns.ip("link add wan0 index 80 type veth peer name far0");
+        netns.run(async {
+            let (sender, mut events) = mpsc::channel(16);
+            let watcher = LinkWatcher::start(["wan0"], sender).unwrap();
+            assert_eq!(show(vec![next(&mut events).await]), "wan0 80 Down");
+            watcher.watch(["lo", "wan0"].map(str::to_owned).into());
+            assert_eq!(show(vec![next(&mut events).await]), "lo 1 Up");
+            watcher.watch(["far0"].map(str::to_owned).into());
+            let far = next(&mut events).await;
+            assert_eq!((&*far.interface, far.carrier), ("far0", Down));
+            netns.ip("link set wan0 up");
+            netns.ip("link set far0 up");
+            let mut up = [next(&mut events).await, next(&mut events).await];
+            up.sort_by(|a, b| a.interface.cmp(&b.interface));
+            let up = up.each_ref().map(|up| (&*up.interface, up.carrier));
+            assert_eq!(up, [("far0", Up), ("wan0", Up)]);
+        });
+    }
+
     /// From the moment the kernel is asked to take the carrier away.
     #[test]
     fn lost_carrier_is_noticed_at_once() {
@@ -566,8 +628,9 @@ mod tests {
         netns.run(async {
             let (sender, mut events) = mpsc::channel(16);
             let connection = Connection::open(1).unwrap();
-            let links = Links::new(["wan0", "wan1"].into_iter().map(str::to_owned));
-            let watch = tokio::spawn(watch(connection, links, sender));
+            let names = ["wan0", "wan1"].into_iter().map(str::to_owned);
+            let (_names, receiver) = watch::channel(names.collect());
+            let watch = tokio::spawn(watch(connection, receiver, sender));
             assert_eq!(
                 show(vec![next(&mut events).await, next(&mut events).await]),
                 "wan0 70 Down, wan1 - Down"

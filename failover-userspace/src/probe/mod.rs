@@ -12,6 +12,9 @@
 //!  rtnetlink ────────► LinkWatcher ─────────────────────────────────► LinkEvent
 //! ```
 //!
+//! A reload adds probes to a running engine and removes others; the rest go on as they were. So
+//! the engine calls a probe by a [`ProbeKey`], which outlives the model.
+//!
 //! Nothing here knows what a result means: no rise, no fall, no verdict.
 
 mod egress;
@@ -33,8 +36,8 @@ mod tls;
 pub(crate) use http::{AGENT, HEAD_LIMIT, before, failure as http_failure};
 pub(crate) use tls::{Clients, connect as tls_connect};
 
-pub use engine::{Engine, Handle, Report};
+pub use engine::{Engine, Handle, Report, Task};
 pub use link::{LinkEvent, LinkWatcher};
-pub use schedule::{Finished, Schedule, Start};
+pub use schedule::{Begin, Finished, ProbeKey, Schedule, Start};
 
 use crate::health::Failure;

@@ -21,7 +21,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::health::Pace;
-use crate::model::{ProbeId, Timing};
+use crate::model::Timing;
 
 /// Distance of two starts in the first round.
 const FIRST_ROUND_STEP: Duration = Duration::from_micros(100);
@@ -29,11 +29,25 @@ const FIRST_ROUND_STEP: Duration = Duration::from_micros(100);
 /// How many gaps it takes to bring a probe to its phase.
 const SPREADING_GAPS: u32 = 2;
 
+/// A probe while it is executed. Unlike a [`ProbeId`](crate::model::ProbeId) it means the same
+/// after a reload, and is not given to another probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProbeKey(pub u32);
+
+/// When added probes start for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// At once, one after the other: somebody waits for the outcome.
+    AtOnce,
+    /// Spread over their interval: the verdict is known.
+    Spread,
+}
+
 /// A probe that is to be executed now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Start {
     /// Which one.
-    pub probe: ProbeId,
+    pub probe: ProbeKey,
     /// When it should have started.
     pub due: Instant,
 }
@@ -43,16 +57,16 @@ pub struct Start {
 pub enum Finished {
     /// It counts.
     Report,
-    /// The probe was paused meanwhile, so it does not count.
+    /// The probe was paused or removed meanwhile, so it does not count.
     Discard,
 }
 
 /// The times of all probes. Every operation is O(log n).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Schedule {
-    entries: Vec<Entry>,
+    entries: HashMap<ProbeKey, Entry>,
     /// Exactly the entries in state [`State::Waiting`].
-    queue: BTreeSet<(Instant, ProbeId)>,
+    queue: BTreeSet<(Instant, ProbeKey)>,
 }
 
 #[derive(Clone, Debug)]
@@ -94,26 +108,34 @@ enum State {
 }
 
 impl Schedule {
-    /// A schedule of probes with these timings, whose ids count from zero.
+    /// A schedule of probes with these timings, whose keys count from zero.
     ///
     /// All are at [`Pace::Normal`] and start for the first time at `now` or soon after.
     #[must_use]
     pub fn new(timings: impl IntoIterator<Item = Timing>, now: Instant) -> Self {
-        let timings: Vec<Timing> = timings.into_iter().collect();
-        let total = u32::try_from(timings.len()).unwrap_or(u32::MAX);
+        let probes: Vec<_> = (0..).map(ProbeKey).zip(timings).collect();
+        let mut schedule = Self::default();
+        schedule.add(&probes, Begin::AtOnce, now);
+        schedule
+    }
+
+    /// Adds probes, which are at [`Pace::Normal`]; those that are there already go on as before.
+    pub fn add(&mut self, probes: &[(ProbeKey, Timing)], begin: Begin, now: Instant) {
+        let total = u32::try_from(probes.len()).unwrap_or(u32::MAX);
         let mut groups: HashMap<Duration, (u32, u32)> = HashMap::new();
-        for timing in &timings {
+        for (_, timing) in probes {
             groups.entry(timing.interval).or_default().1 += 1;
         }
-        let mut schedule = Self {
-            entries: Vec::with_capacity(timings.len()),
-            queue: BTreeSet::new(),
-        };
-        for (id, timing) in (0..total).zip(&timings) {
+        for (place, (probe, timing)) in (0..total).zip(probes) {
             let (rank, size) = groups.get_mut(&timing.interval).expect("counted above");
-            let round = (FIRST_ROUND_STEP * total).min(timing.interval);
-            let first = now + round * id / total;
-            schedule.entries.push(Entry {
+            let (first, shortened) = match begin {
+                Begin::AtOnce => {
+                    let round = (FIRST_ROUND_STEP * total).min(timing.interval);
+                    (now + round * place / total, SPREADING_GAPS)
+                }
+                Begin::Spread => (now + timing.interval * (2 * *rank + 1) / (2 * *size), 0),
+            };
+            let entry = Entry {
                 interval: timing.interval,
                 fastinter: timing.fastinter,
                 pace: Pace::Normal,
@@ -121,12 +143,22 @@ impl Schedule {
                 first,
                 last: None,
                 lead: timing.interval * *rank / (*size * SPREADING_GAPS),
-                shortened: SPREADING_GAPS,
-            });
-            schedule.queue.insert((first, ProbeId(id)));
+                shortened,
+            };
+            self.remove(*probe);
+            self.entries.insert(*probe, entry);
+            self.queue.insert((first, *probe));
             *rank += 1;
         }
-        schedule
+    }
+
+    /// Forgets a probe; the outcome of one that is running is discarded.
+    pub fn remove(&mut self, probe: ProbeKey) {
+        if let Some(entry) = self.entries.remove(&probe)
+            && let State::Waiting(due) = entry.state
+        {
+            self.queue.remove(&(due, probe));
+        }
     }
 
     /// When the next start is due; `None` while every probe is running or paused.
@@ -144,20 +176,21 @@ impl Schedule {
             return None;
         }
         self.queue.pop_first();
-        self.entries[probe.index()].start(due, now);
+        self.entries.get_mut(&probe)?.start(due, now);
         Some(Start { probe, due })
     }
 
     /// Ends the execution of a probe and plans its next.
-    pub fn finish(&mut self, probe: ProbeId, now: Instant) -> Finished {
-        let Some(entry) = self.entries.get_mut(probe.index()) else {
+    pub fn finish(&mut self, probe: ProbeKey, now: Instant) -> Finished {
+        let Some(entry) = self.entries.get(&probe) else {
             return Finished::Discard;
         };
+        let pace = entry.pace;
         if entry.state == State::Running {
             let due = entry.planned().map(|due| due.max(now));
             self.plan(probe, due);
         }
-        match self.entries[probe.index()].pace {
+        match pace {
             Pace::Normal | Pace::Fast => Finished::Report,
             Pace::Paused => Finished::Discard,
         }
@@ -166,9 +199,9 @@ impl Schedule {
     /// Changes how often a probe runs, from its last start on.
     ///
     /// A probe that is running goes on. One that was paused starts at once, but not before
-    /// `fastinter` has passed since its last start. An unknown id is ignored.
-    pub fn set_pace(&mut self, probe: ProbeId, pace: Pace, now: Instant) {
-        let Some(entry) = self.entries.get_mut(probe.index()) else {
+    /// `fastinter` has passed since its last start. An unknown key is ignored.
+    pub fn set_pace(&mut self, probe: ProbeKey, pace: Pace, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&probe) else {
             return;
         };
         let before = std::mem::replace(&mut entry.pace, pace);
@@ -188,8 +221,10 @@ impl Schedule {
         self.plan(probe, planned.map(|due| due.max(now)));
     }
 
-    fn plan(&mut self, probe: ProbeId, due: Option<Instant>) {
-        let entry = &mut self.entries[probe.index()];
+    fn plan(&mut self, probe: ProbeKey, due: Option<Instant>) {
+        let Some(entry) = self.entries.get_mut(&probe) else {
+            return;
+        };
         if let State::Waiting(old) = entry.state {
             self.queue.remove(&(old, probe));
         }
@@ -435,7 +470,7 @@ mod tests {
             let t0 = Instant::now();
             let at = |time| t0 + ms(time);
             let mut schedule = Schedule::new([timing(1000, 200)], t0);
-            let probe = ProbeId(0);
+            let probe = ProbeKey(0);
             for (i, step) in steps.iter().enumerate() {
                 match *step {
                     Starts(now, due) => {
@@ -459,12 +494,59 @@ mod tests {
     }
 
     #[test]
-    fn unknown_ids_are_ignored() {
+    fn unknown_keys_are_ignored() {
         let t0 = Instant::now();
         let mut schedule = Schedule::new([timing(1000, 200)], t0);
-        schedule.set_pace(ProbeId(7), Fast, t0);
-        assert_eq!(schedule.finish(ProbeId(7), t0), Discard);
+        schedule.set_pace(ProbeKey(7), Fast, t0);
+        assert_eq!(schedule.finish(ProbeKey(7), t0), Discard);
         assert_eq!(Schedule::new([], t0).next_due(), None);
+    }
+
+    #[test]
+    fn probes_come_and_go_while_others_stay() {
+        let t0 = Instant::now();
+        let at = |time| t0 + ms(time);
+        let start = |probe, due| {
+            let probe = ProbeKey(probe);
+            Some(Start {
+                probe,
+                due: at(due),
+            })
+        };
+        let mut schedule = Schedule::new([timing(1000, 200)], t0);
+        assert_eq!(schedule.start(at(0)), start(0, 0));
+        assert_eq!(schedule.finish(ProbeKey(0), at(1)), Report);
+        // Wanted at once, 0.1 ms apart; and spread over the interval.
+        let both = |a, b| {
+            [
+                (ProbeKey(a), timing(1000, 200)),
+                (ProbeKey(b), timing(1000, 200)),
+            ]
+        };
+        schedule.add(&both(7, 8), Begin::AtOnce, at(100));
+        schedule.add(&both(9, 10), Begin::Spread, at(100));
+        assert_eq!(schedule.start(at(101)), start(7, 100));
+        let second = schedule.start(at(101)).unwrap();
+        assert_eq!(second.due, t0 + Duration::from_micros(100_100));
+        assert_eq!(schedule.start(at(349)), None);
+        assert_eq!(schedule.start(at(350)), start(9, 350));
+        assert_eq!(schedule.start(at(850)), start(10, 850));
+        // Those that run, wait and are paused are gone alike.
+        schedule.finish(ProbeKey(8), at(850));
+        schedule.finish(ProbeKey(9), at(850));
+        schedule.set_pace(ProbeKey(9), Paused, at(850));
+        for probe in 7..10 {
+            schedule.remove(ProbeKey(probe));
+            schedule.remove(ProbeKey(probe));
+        }
+        assert_eq!(schedule.finish(ProbeKey(7), at(860)), Discard);
+        assert_eq!(schedule.finish(ProbeKey(10), at(860)), Report);
+        // The first one has not noticed anything.
+        assert_eq!(schedule.start(at(999)), None);
+        assert_eq!(schedule.start(at(1000)), start(0, 1000));
+        schedule.finish(ProbeKey(0), at(1001));
+        assert_eq!(schedule.start(at(1849)), None);
+        assert_eq!(schedule.start(at(1850)), start(10, 1850));
     }
 
     /// The starts, in milliseconds, that each of `timings` makes before `end`, when every
@@ -477,7 +559,7 @@ mod tests {
     ) -> Vec<Vec<Duration>> {
         let t0 = Instant::now();
         let mut schedule = Schedule::new(timings.iter().copied(), t0);
-        let mut ends: BTreeSet<(Instant, ProbeId)> = BTreeSet::new();
+        let mut ends: BTreeSet<(Instant, ProbeKey)> = BTreeSet::new();
         let mut starts = vec![Vec::new(); timings.len()];
         loop {
             let start = schedule.next_due().map(|due| due + late);
@@ -494,7 +576,7 @@ mod tests {
                 let (at, probe) = ends.pop_first().expect("seen above");
                 schedule.finish(probe, at);
             } else if let Some(Start { probe, .. }) = schedule.start(now) {
-                starts[probe.index()].push(now - t0);
+                starts[probe.0 as usize].push(now - t0);
                 ends.insert((now + takes, probe));
             }
         }
@@ -604,24 +686,24 @@ mod tests {
             let mut last: Vec<Option<Instant>> = vec![None; count];
             for (advance, which, what) in events {
                 now += ms(advance);
-                let probe = ProbeId((which % count) as u32);
+                let probe = ProbeKey((which % count) as u32);
                 match what {
-                    0 | 1 => if running[probe.index()] {
-                        running[probe.index()] = false;
-                        let want = if pace[probe.index()] == Paused { Discard } else { Report };
+                    0 | 1 => if running[probe.0 as usize] {
+                        running[probe.0 as usize] = false;
+                        let want = if pace[probe.0 as usize] == Paused { Discard } else { Report };
                         prop_assert_eq!(schedule.finish(probe, now), want);
                     },
                     2 => if let Some(Start { probe, due }) = schedule.start(now) {
-                        prop_assert!(!running[probe.index()]);
+                        prop_assert!(!running[probe.0 as usize]);
                         prop_assert!(due <= now);
-                        prop_assert!(pace[probe.index()] != Paused);
-                        prop_assert!(last[probe.index()].is_none_or(|last| now - last >= timing.fastinter / 2));
-                        running[probe.index()] = true;
-                        last[probe.index()] = Some(now);
+                        prop_assert!(pace[probe.0 as usize] != Paused);
+                        prop_assert!(last[probe.0 as usize].is_none_or(|last| now - last >= timing.fastinter / 2));
+                        running[probe.0 as usize] = true;
+                        last[probe.0 as usize] = Some(now);
                     },
                     _ => {
-                        pace[probe.index()] = [Normal, Fast, Paused][usize::from(what) - 3];
-                        schedule.set_pace(probe, pace[probe.index()], now);
+                        pace[probe.0 as usize] = [Normal, Fast, Paused][usize::from(what) - 3];
+                        schedule.set_pace(probe, pace[probe.0 as usize], now);
                     }
                 }
                 let waiting = (0..count).filter(|&i| !running[i] && pace[i] != Paused).count();

@@ -13,6 +13,7 @@ mod many;
 mod packet_cost;
 mod probes;
 mod publication;
+mod reload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use failover::model::{Egress, Probe, ProbeTarget, Timing};
-use failover::probe::{Engine, Report};
+use failover::probe::{Engine, ProbeKey, Report};
 use failover_tests::figures::{self, Cell, Table, percentile};
 use failover_tests::lab::{Handle, Host};
 use serde::{Deserialize, Serialize};
@@ -279,7 +279,7 @@ fn probe_and_print(targets: u32, port: u16, interval: Duration, time: Duration) 
 }
 
 /// Receives reports for that long.
-async fn measure(time: Duration, reports: &mut mpsc::Receiver<Report>) -> Result<Probed> {
+async fn measure(time: Duration, reports: &mut mpsc::Receiver<Report<ProbeKey>>) -> Result<Probed> {
     let own = std::process::id();
     let (begun, cpu) = (Instant::now(), figures::cpu_time(own)?);
     let (mut late, mut starts, mut failed) = (Vec::new(), Vec::new(), 0);

@@ -1,4 +1,5 @@
-//! What a publication costs with few and with many names, and what so many names take.
+//! What a publication and a reload cost with few and with many names, and what so many names
+//! take.
 //!
 //! Publications are made in this process, by the parts that the daemon consists of: the
 //! controller's core decides, the policy and the wire format follow, and [`Answering`] publishes
@@ -35,6 +36,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::Context;
 use crate::many::{Many, NAMES_PER_SERVICE, wire};
 use crate::packet_cost::frame::{Frame, Question};
+use crate::reload;
 
 /// Longer than a start with a million names may take.
 const BOUND: Duration = Duration::from_secs(60);
@@ -259,12 +261,13 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
             "maps",
         ],
     );
+    let mut reloads = reload::table();
     let mut alone = None;
     for &names in sizes {
         context.progress(&format!("publications with {names} names"));
         publish(context, names, repetitions, &mut publications)?;
-        context.progress(&format!("start with {names} names"));
-        start(context, names, &mut alone, &mut starts)?;
+        context.progress(&format!("start and reload with {names} names"));
+        start(context, names, &mut alone, &mut starts, &mut reloads)?;
     }
     publications.note(
         "Medians, ± half the spread of the middle half. Included: the controller's core, policy, \
@@ -279,8 +282,9 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
     if context.quick {
         publications.leave_out("100 000 and 1 000 000 names: --quick");
         starts.leave_out("100 000 and 1 000 000 names: --quick");
+        reloads.leave_out("100 000 and 1 000 000 names: --quick");
     }
-    Ok(vec![publications, starts])
+    Ok(vec![publications, starts, reloads])
 }
 
 /// The rows of one number of names.
@@ -352,12 +356,14 @@ fn own_cpu_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The start of the daemon with that many names; `alone` is what one name takes.
+/// The start of the daemon with that many names, and then a reload; `alone` is what one name
+/// takes.
 fn start(
     context: &Context,
     names: usize,
     alone: &mut Option<(u64, u64)>,
     table: &mut Table,
+    reloads: &mut Table,
 ) -> Result<()> {
     let lab = context.lab(&[])?;
     let many = Many {
@@ -393,7 +399,7 @@ fn start(
         Cell::figure(per_name(daemon_octets, base), 0),
         Cell::figure(per_name(map_octets, map_base), 0),
     ]);
-    Ok(())
+    reload::measure(&lab, &daemon, &mut client, many, reloads)
 }
 
 /// From a verdict to the first new reply on the wire, one name loaded: a client asks as fast as it

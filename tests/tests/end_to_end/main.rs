@@ -16,6 +16,7 @@ mod load;
 mod maps;
 mod metrics;
 mod reference;
+mod reload;
 mod restart;
 mod service_manager;
 mod set;

@@ -138,6 +138,21 @@ pub(crate) fn generic_xdp(host: &mut HostWithPackage<'_>) -> Result<()> {
     host.answers()
 }
 
+/// `systemctl reload` has its effect before it returns, and fails when the file is refused.
+pub(crate) fn reloaded(host: &mut HostWithPackage<'_>) -> Result<()> {
+    let pid = host.unit("MainPID")?;
+    host.configure(|text| text.replace("ttl = \"30s\"", "ttl = \"31s\""))?;
+    host.machine.output(&["systemctl", "reload", "failover"])?;
+    ensure!(host.status()?["services"][0]["ttl"] == 31);
+    host.configure(|text| text.replace("ttl = \"30s\"", "ttl = \"soon\""))?;
+    let refused = host.machine.run(&["systemctl", "reload", "failover"])?;
+    ensure!(refused.code != Some(0), "{refused:?}");
+    ensure!(host.unit("ActiveState")? == "active" && host.unit("MainPID")? == pid);
+    host.configure(|text| text)?;
+    host.machine.output(&["systemctl", "reload", "failover"])?;
+    host.answers()
+}
+
 /// A daemon without a sign of life is replaced by another, and so is one that was killed.
 pub(crate) fn hung_and_killed(host: &mut HostWithPackage<'_>) -> Result<()> {
     let drop_in = host.machine.path(DROP_IN);

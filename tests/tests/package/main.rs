@@ -58,6 +58,7 @@ fn the_package_on_a_machine() -> Result<()> {
     sandbox::nft_within_the_same_confines(&host)?;
     life::log_in_the_journal(&host)?;
     life::generic_xdp(&mut host)?;
+    life::reloaded(&mut host)?;
     life::hung_and_killed(&mut host)?;
     life::upgraded(&mut host)?;
     life::removed_and_purged(&host, &before)

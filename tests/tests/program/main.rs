@@ -11,6 +11,7 @@ mod packet;
 mod passes;
 mod publication;
 mod rotation;
+mod succession;
 
 /// The kernel gives up at a million instructions, and a loaded machine should not have to get
 /// near it. Older kernels tell apart fewer equal paths and process up to three times as many.

@@ -2,11 +2,13 @@
 
 use tracing::{debug, error, info, warn};
 
-use super::AdminEvent;
-use super::Event;
+use super::{AdminEvent, Event, what_changed};
 use crate::health::{Admin, AdminReason, AdminState, Carrier, Effective};
 use crate::model::Model;
 use crate::policy::Decision;
+
+/// Errors of one configuration that are logged, at most: a log that is full of them helps nobody.
+const MOST_ERRORS: usize = 1000;
 
 impl Event {
     /// Writes it to the log: INFO, or WARN for what may wake someone, or DEBUG for what is
@@ -103,6 +105,24 @@ impl Event {
                 warn!(interface = name, "interface gone, and the program with it");
             }
             Self::Detached { name } => info!(interface = name, "program detached"),
+            Self::Reloaded {
+                by,
+                difference,
+                generation,
+            } => {
+                let changed = what_changed(difference);
+                info!(by = &**by, %generation, changed, "reloaded");
+            }
+            Self::NotReloaded { by, errors } => {
+                for error in errors.iter().take(MOST_ERRORS) {
+                    error!("{error}");
+                }
+                error!(
+                    by = &**by,
+                    errors = errors.len(),
+                    "not reloaded: nothing has changed"
+                );
+            }
             Self::Started => info!(
                 version = env!("CARGO_PKG_VERSION"),
                 services = model.services.len(),

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{AdminEvent, Event};
+use super::{AdminEvent, Event, what_changed};
 use crate::controller::Subject;
 use crate::dataplane::{AttachedMode, Generation};
 use crate::health::{AdminState, Carrier, Effective, Failure, Targets, Verdict};
@@ -139,6 +139,26 @@ impl Event {
             Self::Detached { name } => interface(name, Severity::Info)
                 .from("attached")
                 .to("detached"),
+            Self::Reloaded {
+                by,
+                difference,
+                generation,
+            } => daemon(Severity::Info)
+                .to("applied")
+                .because(what_changed(difference))
+                .generation(Some(*generation))
+                .by(&**by),
+            Self::NotReloaded { by, errors } => {
+                let first = errors.first().map_or("", String::as_str);
+                let why = match errors.len() {
+                    0 | 1 => first.to_owned(),
+                    all => format!("{first} (the first of {})", count(all, "error")),
+                };
+                daemon(Severity::Warning)
+                    .to("refused")
+                    .because(why)
+                    .by(&**by)
+            }
             Self::Started => daemon(Severity::Info).to("started").because(format_args!(
                 "version {}: {}, {}, {}",
                 env!("CARGO_PKG_VERSION"),

@@ -201,7 +201,7 @@ fn kept(reader: &Reader) -> Vec<Arc<Entry>> {
 }
 
 /// Waits until the journal has so many entries.
-async fn wait(reader: &Reader, count: usize) -> Vec<Arc<Entry>> {
+pub(super) async fn wait(reader: &Reader, count: usize) -> Vec<Arc<Entry>> {
     let begun = Instant::now();
     loop {
         let entries = kept(reader);
@@ -314,7 +314,7 @@ struct Served {
     path: std::path::PathBuf,
     stop: watch::Sender<()>,
     done: JoinHandle<std::io::Result<()>>,
-    _queries: tokio::sync::mpsc::Receiver<crate::controller::Query>,
+    _queries: tokio::sync::mpsc::Receiver<crate::controller::Asked>,
 }
 
 impl Served {
@@ -324,12 +324,13 @@ impl Served {
         let socket = Socket::bind(&path, &Access::default()).unwrap();
         let (queries, receiver) = tokio::sync::mpsc::channel(1);
         let (stop, stops) = watch::channel(());
+        let (_, models) = watch::channel(Arc::new(reference()));
         let sources = sources(recorder.reader());
         Self {
             recorder,
             path,
             stop,
-            done: tokio::spawn(socket.serve(Arc::new(reference()), queries, sources, stops)),
+            done: tokio::spawn(socket.serve(models, queries, sources, stops)),
             _queries: receiver,
         }
     }

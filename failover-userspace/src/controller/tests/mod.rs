@@ -2,6 +2,8 @@
 
 mod events;
 mod forward;
+mod reload;
 mod rules;
 mod set;
 mod shell;
+mod succession;

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
@@ -10,17 +11,20 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::control::{Socket, Sources};
+use crate::control::{self, Socket};
 use crate::controller::testing::{link, probes, reference, report};
-use crate::controller::{Controller, Core, Ended, Inputs, Now, Publish, Query, Set, Setup};
-use crate::dataplane::{AttachedMode, Change, Error, Generation};
+use crate::controller::{
+    Asked, Basis, Controller, Core, Ended, Handover, Inputs, Load, Loaded, Now, Publish, Query,
+    Set, Setup, Sources, Switched,
+};
+use crate::dataplane::{AttachedMode, Change, Error, Generation, Readings};
 use crate::forward::Forwarder;
 use crate::health::{AdminState, Carrier, Failure, Order, Pace};
 use crate::journal::{Reader, Recorder};
 use crate::metrics::Meters;
 use crate::metrics::testing::Scrape;
-use crate::model::{Model, ProbeId, ServiceId, XdpMode};
-use crate::probe::{LinkEvent, Report};
+use crate::model::{Model, ServiceId, XdpMode};
+use crate::probe::{Begin, LinkEvent, ProbeKey, Report, Task};
 use crate::protocol::{Removed, Reply, Request, Status, XdpState};
 use crate::rights::Access;
 use crate::state::{Kept, Saver, Store};
@@ -29,12 +33,21 @@ use crate::webhook::Webhooks;
 /// A data plane that writes down what it is told.
 #[derive(Clone, Default)]
 pub(super) struct Fake {
-    log: Arc<Mutex<Vec<String>>>,
-    generation: Generation,
-    /// Interfaces that refuse.
-    refuses: &'static str,
+    pub(super) log: Arc<Mutex<Vec<String>>>,
+    pub(super) generation: Generation,
+    /// What refuses: an interface, or `open`, `switch` or `take over`.
+    pub(super) refuses: &'static str,
     /// Publications after the first that are still to be refused.
-    failures: Arc<AtomicUsize>,
+    pub(super) failures: Arc<AtomicUsize>,
+}
+
+/// What takes its place after a reload; writes down when it is given up.
+pub(super) struct Next(pub(super) Arc<Mutex<Vec<String>>>);
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().push("next is gone".to_owned());
+    }
 }
 
 impl Fake {
@@ -50,6 +63,16 @@ impl Fake {
         self.log.lock().unwrap().push(line);
     }
 
+    fn refuse(&self, what: &str) -> Result<(), Error> {
+        if self.refuses == what {
+            return Err(Error::Layout {
+                map: "fake",
+                what: "refusal",
+            });
+        }
+        Ok(())
+    }
+
     fn next(&mut self) -> Generation {
         self.generation = self.generation.next();
         self.generation
@@ -57,6 +80,8 @@ impl Fake {
 }
 
 impl Publish for Fake {
+    type Next = Next;
+
     fn publish_all(&mut self, _: &Model, changes: &[Change]) -> Result<Generation, Error> {
         self.note(format!("publish all {}", changes.len()));
         Ok(self.next())
@@ -84,14 +109,55 @@ impl Publish for Fake {
     }
 
     fn attach(&mut self, interface: &str, index: u32, _: XdpMode) -> Result<AttachedMode, Error> {
-        if self.refuses == interface {
-            return Err(Error::Layout {
-                map: "fake",
-                what: "refusal",
-            });
-        }
+        self.refuse(interface)?;
         self.note(format!("attach {interface} {index}"));
         Ok(AttachedMode::Native)
+    }
+
+    fn open(&self, _: &mut Next) -> Result<(), Error> {
+        self.refuse("open")
+    }
+
+    fn attach_next(
+        &self,
+        _: &mut Next,
+        interface: &str,
+        index: u32,
+        _: XdpMode,
+    ) -> Result<AttachedMode, Error> {
+        self.refuse(interface)?;
+        self.note(format!("attach next {interface} {index}"));
+        Ok(AttachedMode::Generic)
+    }
+
+    fn switch(&mut self, next: Next, handover: &Handover<'_>) -> Result<Switched, Error> {
+        self.refuse("switch")?;
+        let addresses = handover.changes.iter().map(|change| {
+            let name = &handover.model.service(change.service).name;
+            let crate::wire::AddressAnswer::Records(records) = &change.a else {
+                return format!("{name} -");
+            };
+            format!("{name} {}", records.rotated(0).count())
+        });
+        let addresses: Vec<_> = addresses.collect();
+        self.note(format!("switch: {}", addresses.join(", ")));
+        std::mem::forget(next);
+        let (sender, retired) = oneshot::channel();
+        let _ = sender.send(Ok(Readings::default()));
+        let lost = self.refuse("take over").err();
+        Ok(Switched {
+            generation: self.next(),
+            lost: lost
+                .into_iter()
+                .map(|error| ("eth0".to_owned(), error))
+                .collect(),
+            warnings: vec!["beware".to_owned()],
+            retired: Some(retired),
+        })
+    }
+
+    fn settle(&mut self, _: Readings) {
+        self.note("settle".to_owned());
     }
 
     fn slow_path(&self) -> u64 {
@@ -119,21 +185,67 @@ impl Publish for Fake {
     }
 }
 
+/// What the world is told.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Pace(ProbeKey, Pace),
+    Add(Vec<(ProbeKey, Pace)>, Begin),
+    Remove(Vec<ProbeKey>),
+    Watch(BTreeSet<String>),
+}
+
+struct World(mpsc::UnboundedSender<Told>);
+
+impl Sources for World {
+    fn set_pace(&mut self, probe: ProbeKey, pace: Pace) {
+        let _ = self.0.send(Told::Pace(probe, pace));
+    }
+
+    fn add(&mut self, probes: Vec<(ProbeKey, Task, Pace)>, begin: Begin) {
+        let mut probes: Vec<_> = probes.iter().map(|(key, _, pace)| (*key, *pace)).collect();
+        probes.sort_by_key(|(key, _)| *key);
+        let _ = self.0.send(Told::Add(probes, begin));
+    }
+
+    fn remove(&mut self, probes: Vec<ProbeKey>) {
+        let _ = self.0.send(Told::Remove(probes));
+    }
+
+    fn watch(&mut self, interfaces: BTreeSet<String>) {
+        let _ = self.0.send(Told::Watch(interfaces));
+    }
+}
+
+/// A load that was asked for, and where to say what it came to.
+pub(super) type Job = (Basis, oneshot::Sender<Loaded<Next>>);
+
+struct Loader(mpsc::UnboundedSender<Job>);
+
+impl Load<Next> for Loader {
+    fn load(&mut self, basis: Basis) -> oneshot::Receiver<Loaded<Next>> {
+        let (sender, receiver) = oneshot::channel();
+        let _ = self.0.send((basis, sender));
+        receiver
+    }
+}
+
 /// A controller that runs, with the other ends of its channels.
 pub(super) struct Running {
     pub(super) model: Arc<Model>,
+    pub(super) models: watch::Receiver<Arc<Model>>,
     log: Arc<Mutex<Vec<String>>>,
-    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) reports: mpsc::Sender<Report<ProbeKey>>,
     pub(super) links: mpsc::Sender<LinkEvent>,
-    pub(super) queries: mpsc::Sender<Query>,
-    paces: mpsc::UnboundedReceiver<(ProbeId, Pace)>,
+    pub(super) queries: mpsc::Sender<Asked>,
+    pub(super) told: mpsc::UnboundedReceiver<Told>,
+    pub(super) jobs: mpsc::UnboundedReceiver<Job>,
     pub(super) recorder: Recorder,
     pub(super) stop: oneshot::Sender<()>,
-    meters: Meters,
+    pub(super) meters: Meters,
     pub(super) done: JoinHandle<anyhow::Result<Ended>>,
 }
 
-fn start(dir: &Path, fake: &Fake) -> Running {
+pub(super) fn start(dir: &Path, fake: &Fake) -> Running {
     start_with(dir, fake, reference())
 }
 
@@ -153,7 +265,9 @@ pub(super) fn start_with(dir: &Path, fake: &Fake, mut model: Model) -> Running {
     let (reports, reports_receiver) = mpsc::channel(64);
     let (links, links_receiver) = mpsc::channel(64);
     let (queries, queries_receiver) = mpsc::channel(64);
-    let (paces_sender, paces) = mpsc::unbounded_channel();
+    let (told_sender, told) = mpsc::unbounded_channel();
+    let (jobs_sender, jobs) = mpsc::unbounded_channel();
+    let (models_sender, models) = watch::channel(Arc::clone(&model));
     let (stop, stopped) = oneshot::channel();
     let inputs = Inputs {
         reports: reports_receiver,
@@ -169,10 +283,10 @@ pub(super) fn start_with(dir: &Path, fake: &Fake, mut model: Model) -> Running {
             forwarder: Forwarder::idle(),
             saver,
             journal,
-            set_pace: Box::new(move |probe, pace| {
-                let _ = paces_sender.send((probe, pace));
-            }),
             meters: counting,
+            sources: Box::new(World(told_sender)),
+            loader: Box::new(Loader(jobs_sender)),
+            models: models_sender,
         });
         let stop = async {
             let _ = stopped.await;
@@ -190,8 +304,10 @@ pub(super) fn start_with(dir: &Path, fake: &Fake, mut model: Model) -> Running {
         reports,
         links,
         queries,
-        paces,
         recorder,
+        told,
+        jobs,
+        models,
         stop,
         meters,
         done,
@@ -199,8 +315,8 @@ pub(super) fn start_with(dir: &Path, fake: &Fake, mut model: Model) -> Running {
 }
 
 /// What clients see of a journal.
-pub(super) fn sources(journal: &Reader) -> Sources {
-    Sources {
+pub(super) fn sources(journal: &Reader) -> control::Sources {
+    control::Sources {
         journal: journal.clone(),
         webhooks: Webhooks::new(),
     }
@@ -209,11 +325,19 @@ pub(super) fn sources(journal: &Reader) -> Sources {
 impl Running {
     pub(super) async fn report(&self, name: &str, outcome: Result<(), Failure>) {
         for probe in probes(&self.model, name) {
-            self.reports
-                .send(report(probe, outcome.clone()))
-                .await
-                .unwrap();
+            self.report_key(ProbeKey(probe.0), outcome.clone()).await;
         }
+    }
+
+    pub(super) async fn report_key(&self, probe: ProbeKey, outcome: Result<(), Failure>) {
+        let report = report(crate::model::ProbeId(0), outcome).of(probe);
+        // It may have ended before the last of them.
+        let _ = self.reports.send(report).await;
+    }
+
+    pub(super) async fn ask(&self, query: Query) {
+        let asked = Asked::of(&self.models.borrow(), query);
+        self.queries.send(asked).await.unwrap();
     }
 
     pub(super) async fn first_round(&self) {
@@ -227,9 +351,9 @@ impl Running {
         self.status_at(1).await;
     }
 
-    async fn status(&self) -> Status {
+    pub(super) async fn status(&self) -> Status {
         let (sender, receiver) = oneshot::channel();
-        self.queries.send(Query::Status(0, sender)).await.unwrap();
+        self.ask(Query::Status(0, sender)).await;
         receiver.await.unwrap().unwrap().status
     }
 
@@ -245,7 +369,7 @@ impl Running {
         panic!("not published: {:?}", self.log);
     }
 
-    fn log(&self) -> Vec<String> {
+    pub(super) fn log(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
 }
@@ -260,7 +384,8 @@ async fn from_the_first_round_to_a_restart() {
 
     running.report("web-b", Err(Failure::Refused)).await;
     let probe = probes(&running.model, "web-b")[0];
-    assert_eq!(running.paces.recv().await, Some((probe, Pace::Fast)));
+    let pace = Told::Pace(ProbeKey(probe.0), Pace::Fast);
+    assert_eq!(running.told.recv().await, Some(pace));
     for _ in 0..3 {
         running.report("web-a", Err(Failure::Refused)).await;
         running.report("web-b", Err(Failure::Refused)).await;
@@ -309,10 +434,7 @@ async fn a_refusal_at_the_start_ends_it() {
         .await
         .unwrap();
     for name in ["web-a", "web-b", "web-c", "wan1", "wan2"] {
-        // It may have ended before the last of them.
-        for probe in probes(&running.model, name) {
-            let _ = running.reports.send(report(probe, Ok(()))).await;
-        }
+        running.report(name, Ok(())).await;
     }
     let error = running.done.await.unwrap().unwrap_err();
     assert_eq!(
@@ -349,11 +471,7 @@ async fn what_happens_is_counted() {
     assert!(counted.get("failover_heartbeat_timestamp_seconds") > 1e9);
 
     let (sender, receiver) = oneshot::channel();
-    running
-        .queries
-        .send(Query::Metrics(0, sender))
-        .await
-        .unwrap();
+    running.ask(Query::Metrics(0, sender)).await;
     let part = receiver.await.unwrap().unwrap();
     let overview = part.overview.unwrap();
     assert_eq!(overview.counters.answered, 3);
@@ -373,12 +491,9 @@ async fn the_control_socket() {
     let path = dir.path().join("control.sock");
     let socket = Socket::bind(&path, &Access::default()).unwrap();
     let (stop, stops) = watch::channel(());
-    let served = tokio::spawn(socket.serve(
-        Arc::clone(&running.model),
-        running.queries.clone(),
-        sources(running.recorder.reader()),
-        stops,
-    ));
+    let models = running.models.clone();
+    let sources = sources(running.recorder.reader());
+    let served = tokio::spawn(socket.serve(models, running.queries.clone(), sources, stops));
 
     // Two clients at once, the first one silent.
     let _silent = UnixStream::connect(&path).await.unwrap();
@@ -469,7 +584,7 @@ async fn what_is_set_is_published_and_saved() {
     let socket = Socket::bind(&path, &Access::default()).unwrap();
     let (_stop, stops) = watch::channel(());
     tokio::spawn(socket.serve(
-        Arc::clone(&running.model),
+        running.models.clone(),
         running.queries.clone(),
         sources(running.recorder.reader()),
         stops,
@@ -548,7 +663,7 @@ async fn a_set_waits_for_the_first_publication() {
         order: Order::new(AdminState::Maint, None, None).unwrap(),
         by: "alice".into(),
     };
-    running.queries.send(Query::Set(set, sender)).await.unwrap();
+    running.ask(Query::Set(set, sender)).await;
     // It has been taken in when the next query is answered.
     let status = running.status().await;
     assert_eq!(status.services[0].servers[0].admin.state, AdminState::Maint);
@@ -572,7 +687,8 @@ async fn endless_requests_are_cut() {
     let recorder = Recorder::start(dir.path(), Box::new(|_| {})).unwrap();
     let socket = Socket::bind(&path, &Access::default()).unwrap();
     let sources = sources(recorder.reader());
-    tokio::spawn(socket.serve(Arc::new(reference()), queries, sources, stops));
+    let (_models, models) = watch::channel(Arc::new(reference()));
+    tokio::spawn(socket.serve(models, queries, sources, stops));
     let mut client = BufReader::new(UnixStream::connect(&path).await.unwrap());
     client
         .get_mut()

@@ -89,6 +89,34 @@ fn transitions() {
 }
 
 #[test]
+fn other_rules_leave_the_verdict() {
+    #[rustfmt::skip]
+    let table = [
+        // state,  rise, fall, want
+        (Unknown,  1,    1,    Unknown),
+        (up(0, 0), 1,    1,    up(0, 0)),
+        (up(2, 1), 2,    3,    up(2, 1)),
+        (up(2, 1), 5,    9,    up(2, 1)),
+        (up(2, 1), 1,    2,    up(1, 0)),
+        (up(2, 1), 2,    1,    up(0, 0)),
+        (up(2, 1), 0,    0,    up(0, 0)),
+        (down(3),  5,    1,    down(3)),
+        (down(3),  2,    1,    down(1)),
+        (down(3),  1,    1,    down(0)),
+    ];
+    for (state, rise, fall, want) in table {
+        let machine = Machine {
+            rise: 4,
+            fall: 4,
+            state,
+        };
+        let adjusted = machine.adjusted(rise, fall);
+        assert_eq!(adjusted.state, want, "{state:?} {rise} {fall}");
+        assert_eq!((adjusted.rise, adjusted.fall), (rise, fall));
+    }
+}
+
+#[test]
 fn pace_is_fast_while_in_doubt() {
     #[rustfmt::skip]
     let table = [

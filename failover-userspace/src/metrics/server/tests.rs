@@ -9,8 +9,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
 use super::*;
-use crate::controller::MetricsPart;
 use crate::controller::testing::{Bench, example, reference};
+use crate::controller::{MetricsPart, Query};
 use crate::metrics::testing::Scrape;
 use crate::webhook::Webhooks;
 
@@ -37,7 +37,7 @@ struct Running {
 }
 
 /// A server whose controller is `controller`, which gets the queries.
-fn start<F>(patience: Patience, controller: impl FnOnce(mpsc::Receiver<Query>) -> F) -> Running
+fn start<F>(patience: Patience, controller: impl FnOnce(mpsc::Receiver<Asked>) -> F) -> Running
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -57,16 +57,16 @@ where
 }
 
 /// The reference case, which answers every query.
-async fn content(queries: mpsc::Receiver<Query>) {
+async fn content(queries: mpsc::Receiver<Asked>) {
     answer(queries, |_| Arc::new(Bench::new(reference()))).await;
 }
 
 /// Answers the query of this number by this core.
-async fn answer(mut queries: mpsc::Receiver<Query>, core: impl Fn(usize) -> Arc<Bench>) {
+async fn answer(mut queries: mpsc::Receiver<Asked>, core: impl Fn(usize) -> Arc<Bench>) {
     let mut number = 0;
-    while let Some(query) = queries.recv().await {
-        let Query::Metrics(from, reply) = query else {
-            panic!("{query:?}");
+    while let Some(asked) = queries.recv().await {
+        let Query::Metrics(from, reply) = asked.query else {
+            panic!("{asked:?}");
         };
         let _ = reply.send(part(&core(number), from));
         number += 1;
@@ -407,6 +407,39 @@ async fn it_stops_when_told_and_its_address_is_free() {
     let mut octets = Vec::new();
     let _ = timeout(SOON, idle.read_to_end(&mut octets)).await.unwrap();
     Server::bind(server.address).unwrap();
+}
+
+/// As by reloads: nowhere, here, there, nowhere.
+#[tokio::test]
+async fn another_takes_its_place() {
+    let (successors, receiver) = mpsc::unbounded_channel();
+    let (queries, queries_receiver) = mpsc::channel(1);
+    tokio::spawn(content(queries_receiver));
+    let (stop, stops) = watch::channel(());
+    let meters = Meters::new(Timestamp::UNIX_EPOCH, Webhooks::new());
+    let task = tokio::spawn(serve(None, receiver, meters, queries, stops));
+    let mut before: Option<SocketAddr> = None;
+    for _ in 0..2 {
+        let server = Server::bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = server.listener.local_addr().unwrap();
+        successors.send(Some(server)).unwrap();
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(GET.as_bytes()).await.unwrap();
+        assert!(read(stream).await.body.contains("failover_generation 0\n"));
+        if let Some(before) = before.replace(address) {
+            Server::bind(before).unwrap();
+        }
+    }
+    successors.send(None).unwrap();
+    let begun = Instant::now();
+    while Server::bind(before.unwrap()).is_err() {
+        assert!(begun.elapsed() < SOON);
+        sleep(Duration::from_millis(1)).await;
+    }
+    drop(successors);
+    assert!(!task.is_finished());
+    stop.send(()).unwrap();
+    timeout(SOON, task).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
