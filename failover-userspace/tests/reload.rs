@@ -1,8 +1,9 @@
 //! `failover reload` and SIGHUP, with a daemon on the loopback, without XDP.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::net::UdpSocket;
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -406,4 +407,88 @@ fn hanging_up_reloads() {
     });
     kill_process(Pid::from_child(&daemon.child), Signal::TERM).expect("sent");
     daemon.hears("STOPPING=1");
+}
+
+/// What is at a port of the loopback under `/metrics`; `None`: nobody is there.
+fn metrics(port: u16) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(BOUND)).expect("a timeout");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: failover\r\n\r\n";
+    stream.write_all(request).expect("sent");
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("a response");
+    Some(text)
+}
+
+#[test]
+fn whoever_is_told_follows() {
+    let daemon = Daemon::start();
+    // First at one address, then at another; a third is taken.
+    let mut before: Option<u16> = None;
+    let count = |text: &str, count: u32| {
+        let series = format!("failover_reloads_total{{result=\"applied\"}} {count}\n");
+        assert!(text.contains(&series), "{text}");
+    };
+    for turn in 0..2 {
+        let port = free_port();
+        let metrics_at = |port: u16| format!("metrics = \"127.0.0.1:{port}\"\n");
+        let (from, to) = match before {
+            None => ("port = ".to_owned(), metrics_at(port) + "port = "),
+            Some(before) => (metrics_at(before), metrics_at(port)),
+        };
+        daemon.edit("failover.toml", &from, &to);
+        let reloaded = daemon.run(&["reload"]);
+        let want = "settings  1 altered (metrics)\n";
+        assert!(
+            reloaded.out.starts_with(want),
+            "{}{}",
+            reloaded.out,
+            reloaded.err
+        );
+        daemon.wait_until("metrics", || metrics(port).is_some());
+        count(&metrics(port).expect("a scrape"), turn + 1);
+        if let Some(before) = before.replace(port) {
+            daemon.wait_until("end of metrics", || metrics(before).is_none());
+        }
+    }
+    let port = before.expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let other = listener.local_addr().expect("an address").to_string();
+    daemon.edit("failover.toml", &format!("127.0.0.1:{port}"), &other);
+    let refused = daemon.run(&["reload"]);
+    assert_eq!(refused.code, Some(1));
+    let want = format!("listen on {other} for metrics: ");
+    assert!(refused.err.starts_with(&want), "{}", refused.err);
+    let text = metrics(port).expect("a scrape");
+    count(&text, 2);
+    assert!(text.contains("failover_config_last_reload_successful 0\n"));
+
+    // A webhook hears of its own reload, and of what comes then.
+    let hook = listener.local_addr().expect("an address");
+    daemon.edit(
+        "failover.toml",
+        &format!("metrics = \"{other}\"\n"),
+        "control_read = \"all\"\n",
+    );
+    daemon.edit(
+        "failover.toml",
+        "[[service]]",
+        &format!("[[notify]]\nurl = \"http://{hook}/\"\nname = \"us\"\n\n[[service]]"),
+    );
+    let reloaded = daemon.run(&["reload"]);
+    let want =
+        "settings  2 altered (control_read, metrics)\nwebhooks  1 added (us)\ngeneration 4\n";
+    assert_eq!(reloaded.out, want, "{}", reloaded.err);
+    let (mut stream, _) = listener.accept().expect("a webhook");
+    stream.set_read_timeout(Some(BOUND)).expect("a timeout");
+    let mut request = String::new();
+    while !request.contains("\"kind\":\"reload\"") {
+        let mut buffer = [0; 4096];
+        let len = stream.read(&mut buffer).expect("a request");
+        assert!(len > 0, "{request}");
+        request += &String::from_utf8_lossy(&buffer[..len]);
+    }
+    daemon.wait_until("end of metrics", || metrics(port).is_none());
+    let mode = fs::metadata(daemon.path("control.sock")).expect("a socket");
+    assert_eq!(mode.permissions().mode() & 0o777, 0o666);
 }

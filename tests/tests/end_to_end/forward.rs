@@ -269,6 +269,55 @@ fn connections_go_where_the_answer_leads() -> Result<()> {
     Ok(())
 }
 
+/// On and off by reloads, and to other servers.
+#[test]
+fn a_reload_forwards_otherwise() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let (lab, before) = prepared()?;
+    let site = Site::start_in(lab, "native")?;
+    let client = site.lab.netns(Host::Client);
+    site.lab.revive(Server::WebB)?;
+    let file = site.lab.config_file();
+    let forwarding = std::fs::read_to_string(&file)?;
+    let reload = |text: &str, want: &str| -> Result<()> {
+        std::fs::write(&file, text)?;
+        let reloaded = site.failover(&["reload"])?;
+        ensure!(reloaded.code == Some(0), "{reloaded:?}");
+        ensure!(reloaded.out.contains(want), "{reloaded:?}");
+        Ok(())
+    };
+
+    reload(
+        &forwarding.replace(ON, ""),
+        "port forwarding  1 altered (enabled)",
+    )?;
+    wait_until("no rules", || Ok(ruleset(&site.lab)? == before))?;
+    assert!(served(&client, WAN1).is_err());
+
+    // On again, and web-a is not there any more.
+    let (a, b) = ("address = \"192.168.10.10\"", "address = \"192.168.10.11\"");
+    let others = forwarding
+        .replace(a, "address = \"192.168.10.12\"")
+        .replace(b, a)
+        .replace("address = \"192.168.10.12\"", b);
+    reload(&others, "port forwarding  1 altered (enabled)")?;
+    wait_for_server(&site, &client, WAN1, "web-b")?;
+
+    // Another's table of our name: nothing changes.
+    reload(&others.replace(ON, ""), "port forwarding")?;
+    wait_until("no rules", || Ok(ruleset(&site.lab)? == before))?;
+    let netns = site.lab.netns(Host::Ns);
+    netns.output(command::command("nft").args(["add", "table", "inet", "failover"]))?;
+    std::fs::write(&file, &forwarding)?;
+    let refused = site.failover(&["reload"])?;
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("that is not ours"), "{refused:?}");
+    assert_eq!(status(&site)?["enabled"], false);
+    Ok(())
+}
+
 #[test]
 fn connections_go_on_with_servers_that_stay() -> Result<()> {
     if !privileged() {
