@@ -103,21 +103,13 @@ pub(crate) fn log_in_the_journal(host: &HostWithPackage<'_>) -> Result<()> {
         .lines()
         .map(serde_json::from_str)
         .collect::<Result<_, _>>()?;
-    let with = |text: &str| {
-        let mut records = records.iter();
-        let found = records.find(|record| {
-            record["MESSAGE"]
-                .as_str()
-                .is_some_and(|m| m.ends_with(text))
-        });
-        found.with_context(|| format!("no record {text:?} in {records:#?}"))
-    };
-    let ready = with(": ready")?;
+    let message = |record: &Value| record["MESSAGE"].as_str().unwrap_or_default().to_owned();
+    let is_ready = |record: &&Value| message(record).contains(": ready");
+    let ready = records.iter().find(is_ready);
+    let ready = ready.with_context(|| format!("not ready in {records:#?}"))?;
     ensure!(ready["PRIORITY"] == "6", "{ready:#}");
-    ensure!(
-        ready["MESSAGE"] == "failover::controller::shell: ready",
-        "{ready:#}"
-    );
+    let want = "failover::controller::event::log: ready generation=1";
+    ensure!(message(ready) == want, "{ready:#}");
     Ok(())
 }
 
