@@ -258,11 +258,16 @@ fn examples_are_configurations() {
     let zone = root.join("examples/example.com.zone");
     fs::copy(zone, directory.path().join("example.com.zone")).expect("copied");
 
-    let example = root.join("packaging/examples/failover.toml");
-    let example = fs::read_to_string(example).expect("the example");
+    let read = |name: &str| fs::read_to_string(root.join(name)).expect(name);
+    let example = read("packaging/examples/failover.toml");
+    let installed = read("packaging/default/failover.toml");
+    // With all that is left out there.
+    let (server, rest) = installed.split_once("\n# [[").expect("sections");
+    let rest = format!("\n# [[{rest}").replace("\n# ", "\n");
+    let whole = format!("{server}{}", rest.replace("\n#", "\n"));
     let (_, page) = CONFIGURATION.split_once(".SH EXAMPLE\n.nf\n").expect("one");
     let (page, _) = page.split_once(".fi\n").expect("an end");
-    for text in [example, page.replace("\\-", "-")] {
+    for text in [example, installed, whole, page.replace("\\-", "-")] {
         fs::write(&file, &text).expect("written");
         if let Err(errors) = config::load(&file) {
             panic!("{errors}\n{text}");

@@ -10,26 +10,40 @@ use serde_json::Value;
 use crate::{CONFIGURATION, HostWithPackage, sandbox, wait_until};
 
 /// What the administrator has put on the machine, and the package leaves there.
-const ADMINISTRATORS: [&str; 4] = [
+const ADMINISTRATORS: [&str; 3] = [
     "etc/failover",
     "etc/failover/example.com.zone",
-    "etc/failover/failover.toml",
     "etc/failover/look-around",
 ];
 
 /// Settings of the unit that a test needs.
 const DROP_IN: &str = "/etc/systemd/system/failover.service.d/test.conf";
 
-/// Nothing runs, and port 53 is free; everything is in its place.
-pub(crate) fn installed_and_not_configured(host: &HostWithPackage<'_>) -> Result<()> {
+/// It runs, and harms nobody; everything is in its place.
+pub(crate) fn installed(host: &HostWithPackage<'_>) -> Result<()> {
     host.install()?;
     let machine = &host.machine;
     ensure!(host.unit("UnitFileState")? == "enabled");
-    // Not even when asked to, but without an error: as at boot.
-    machine.output(&["systemctl", "start", "failover"])?;
+    host.wait_for_unit("active")?;
+    let status = host.status()?;
+    let listen = &status["listen"];
+    ensure!(*listen == serde_json::json!(["127.0.0.1:53"]), "{status:#}");
+    ensure!(host.programs()? == 0);
+
+    // Without a configuration not even when asked to, but without an error: as at boot.
+    let aside = format!("mv {CONFIGURATION} /root/ && systemctl restart failover");
+    machine.output(&["sh", "-c", &aside])?;
     ensure!(host.unit("ActiveState")? == "inactive");
     ensure!(host.unit("ConditionResult")? == "no");
     ensure!(host.unit("MainPID")? == "0");
+    let by_hand = machine.run(&["failover", "run"])?;
+    let (code, err) = (by_hand.code, &by_hand.err);
+    ensure!(
+        code == Some(1) && err.contains(CONFIGURATION),
+        "{by_hand:?}"
+    );
+    let back = format!("mv /root/failover.toml {CONFIGURATION}");
+    machine.output(&["sh", "-c", &back])?;
 
     ensure!(
         machine
@@ -38,12 +52,6 @@ pub(crate) fn installed_and_not_configured(host: &HostWithPackage<'_>) -> Result
     );
     let version = machine.output(&["failover", "--version"])?;
     ensure!(version.contains(env!("CARGO_PKG_VERSION")), "{version}");
-    let by_hand = machine.run(&["failover", "run"])?;
-    let (code, err) = (by_hand.code, &by_hand.err);
-    ensure!(
-        code == Some(1) && err.contains(CONFIGURATION),
-        "{by_hand:?}"
-    );
 
     for page in [
         "man5/failover.toml.5.gz",

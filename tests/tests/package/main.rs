@@ -50,7 +50,7 @@ fn the_package_on_a_machine() -> Result<()> {
     };
     let before = host.machine.files()?;
 
-    life::installed_and_not_configured(&host)?;
+    life::installed(&host)?;
     sandbox::unit_as_analysed(&host)?;
     life::example_is_a_configuration(&host)?;
     life::configured_and_started(&mut host)?;

@@ -44,11 +44,13 @@ pub(super) fn pack(root: &Path, dist: &Path, moment: &Moment) -> Result<PathBuf>
         .replace("@DEPENDS@", &depends(&root.join("usr/bin/failover"), dist)?);
     tree::write(&debian.join("control"), &control)?;
     tree::write(&debian.join("md5sums"), &checksums)?;
+    let configuration = format!("/{}\n", tree::CONFIGURATION);
+    tree::write(&debian.join("conffiles"), &configuration)?;
     for script in SCRIPTS {
         fs::copy(from.join(script), debian.join(script)).context(script)?;
         tree::set_mode(&debian.join(script), 0o755)?;
     }
-    for file in ["control", "md5sums"] {
+    for file in ["control", "md5sums", "conffiles"] {
         tree::set_mode(&debian.join(file), 0o644)?;
     }
     tree::set_mode(&debian, 0o755)?;
@@ -68,9 +70,11 @@ fn maintainer() -> String {
     format!("{name} <{address}>")
 }
 
-/// What dpkg verifies installed files by.
+/// What dpkg verifies installed files by, but for the configuration.
 fn checksums(root: &Path) -> Result<String> {
-    let files = tree::below(root)?.into_iter().filter(|path| path.is_file());
+    let configuration = root.join(tree::CONFIGURATION);
+    let files = tree::below(root)?.into_iter();
+    let files = files.filter(|path| path.is_file() && *path != configuration);
     let files: Vec<_> = files
         .map(|file| Ok(file.strip_prefix(root)?.to_owned()))
         .collect::<Result<_>>()?;

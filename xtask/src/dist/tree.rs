@@ -10,11 +10,12 @@ use failover_tests::command;
 use crate::cargo;
 
 /// From the workspace, to the package.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     (
         "packaging/systemd/failover.service",
         "usr/lib/systemd/system/failover.service",
     ),
+    ("packaging/default/failover.toml", CONFIGURATION),
     (
         "packaging/examples/failover.toml",
         "usr/share/doc/failover/examples/failover.toml",
@@ -41,8 +42,8 @@ const DIRECTORIES: [(&str, &str); 2] = [
     ("contrib/prometheus", "usr/share/failover/prometheus"),
 ];
 
-/// For the administrator to fill.
-const CONFIGURATION: &str = "etc/failover";
+/// For the administrator to edit: upgrades leave it as it is then.
+pub(super) const CONFIGURATION: &str = "etc/failover/failover.toml";
 
 /// An empty directory.
 pub(super) fn fresh(root: &Path) -> Result<PathBuf> {
@@ -64,7 +65,6 @@ pub(super) fn install_files(root: &Path) -> Result<()> {
             copy_all(&from, &root.join(to))?;
         }
     }
-    fs::create_dir_all(root.join(CONFIGURATION))?;
     Ok(())
 }
 
