@@ -1,5 +1,10 @@
 //! The rules: from inputs to what is to be published, without I/O.
+//!
+//! Here is what comes of probes: verdicts and states. `services` has what comes of those, `interfaces`
+//! the program's place, `succession` the way to another model.
 
+mod interfaces;
+mod services;
 mod succession;
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,26 +15,23 @@ use jiff::Timestamp;
 
 use super::admin::Expiries;
 use super::event::Event;
-use crate::dataplane::{AttachedMode, Change, Generation};
+use crate::dataplane::{Change, Generation};
 use crate::health::{
     Admin, Carrier, Effective, Failure, Machine, Pace, Targets, Verdict, effective, link_verdict,
     server_verdict,
 };
-use crate::model::{Model, OnAllDown, Probe, ProbeId, ServerId, ServiceId, WanId};
-use crate::policy::{self, Answer, Decision, Forward, View};
+use crate::model::{Model, Probe, ProbeId, ServerId, ServiceId, WanId};
+use crate::policy::{Forward, View};
 use crate::probe::{LinkEvent, Report};
 use crate::state::{Kept, Record, Standing};
-use crate::wire::{AddressAnswer, Family};
+use interfaces::InterfaceState;
+use services::ServiceState;
 
 /// How much later than its first probe's timeout the first round may end: the probes of the
 /// first round start one after another.
 const ROUND_GRACE: Duration = Duration::from_millis(50);
 /// Between two starts of the first round, at most.
 const ROUND_STEP: Duration = Duration::from_micros(100);
-/// After a publication that was refused.
-const PUBLISH_RETRY: Duration = Duration::from_millis(100);
-/// After an interface that refused the program.
-const ATTACH_RETRY: Duration = Duration::from_secs(10);
 
 /// A moment, on both clocks.
 #[derive(Clone, Copy, Debug)]
@@ -168,37 +170,6 @@ pub(super) struct Subjects {
     kept: Vec<Standing>,
 }
 
-#[derive(Debug)]
-pub(super) struct ServiceState {
-    pub(super) decision: Option<Decision>,
-    /// Where connections to its WAN addresses go, if they are forwarded.
-    pub(super) forward: Option<Forward>,
-    /// Last answer that had a candidate; kept for services that may need it.
-    pub(super) last: Option<Answer>,
-    /// When the answer changed.
-    pub(super) since: Timestamp,
-    /// What brought the answer.
-    pub(super) generation: Generation,
-    /// The answer has been decided, but not published.
-    pub(super) unpublished: bool,
-    /// It is in [`Core::dirty`].
-    pub(super) dirty: bool,
-}
-
-/// An interface the program belongs on.
-#[derive(Debug)]
-pub(super) struct InterfaceState {
-    pub(super) name: String,
-    /// The netlink table has been read.
-    known: bool,
-    index: Option<u32>,
-    attached: Option<u32>,
-    pub(super) mode: Option<AttachedMode>,
-    /// The operator knows that it is missing.
-    missed: bool,
-    retry: Option<Instant>,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Phase {
     /// The first round runs: nothing has been published. Ends at the deadline, or when
@@ -311,15 +282,8 @@ impl Core {
                 heard: *verdict != Verdict::Unknown,
             })
             .collect();
-        let interfaces = model.settings.interfaces.iter().map(|name| InterfaceState {
-            name: name.clone(),
-            known: false,
-            index: None,
-            attached: None,
-            mode: None,
-            missed: false,
-            retry: None,
-        });
+        let interfaces = model.settings.interfaces.iter().cloned();
+        let interfaces = interfaces.map(InterfaceState::new);
         let carriers = model.wans.iter().map(|wan| match wan.interface {
             Some(_) => None,
             None => Some(Carrier::NotWatched),
@@ -449,59 +413,6 @@ impl Core {
         phase.into_iter().chain(retries).chain(expiry).min()
     }
 
-    /// What [`Core::settle`] asked to publish has been published.
-    pub fn published(&mut self, generation: Generation) {
-        self.generation = generation;
-        for id in self.in_flight.drain(..) {
-            let service = &mut self.services[id.index()];
-            service.generation = generation;
-            service.unpublished = false;
-        }
-    }
-
-    /// What [`Core::settle`] asked to publish has not been published: it asks again soon.
-    pub fn refused(&mut self, now: Now) {
-        self.phase = Phase::Live {
-            not_before: Some(now.at + PUBLISH_RETRY),
-        };
-        for id in std::mem::take(&mut self.in_flight) {
-            self.touch(id);
-        }
-    }
-
-    /// The program is on an interface.
-    pub fn attached(&mut self, interface: &str, index: u32, mode: AttachedMode) {
-        if let Some(interface) = self.interface(interface) {
-            interface.attached = Some(index);
-            interface.mode = Some(mode);
-            interface.retry = None;
-        }
-    }
-
-    /// The program is not on an interface any more: [`Core::settle`] asks for it.
-    pub fn lost(&mut self, interface: &str, now: Now) {
-        if let Some(interface) = self.interface(interface) {
-            interface.attached = None;
-            interface.mode = None;
-            interface.retry = Some(now.at);
-        }
-    }
-
-    /// The program is not on an interface: [`Core::settle`] asks again later.
-    /// Tells whether that is news.
-    pub fn not_attached(&mut self, interface: &str, now: Now) -> bool {
-        self.interface(interface).is_some_and(|interface| {
-            let retry = interface.retry.replace(now.at + ATTACH_RETRY);
-            retry.is_none()
-        })
-    }
-
-    /// The generation that brought a service's answer; `None`: it has not been published.
-    pub(super) fn brought_by(&self, id: ServiceId) -> Option<Generation> {
-        let service = &self.services[id.index()];
-        (!service.unpublished).then_some(service.generation)
-    }
-
     /// The states decisions rest on.
     pub(super) fn view(&self) -> View<'_> {
         View {
@@ -557,50 +468,11 @@ impl Core {
         }
     }
 
-    fn on_link(&mut self, event: &LinkEvent, now: Now) {
-        self.links.insert(event.interface.clone(), event.clone());
-        let mut first = false;
-        let wans = self.index.wans.get(&event.interface);
-        for wan in wans.cloned().unwrap_or_default() {
-            first |= self.carriers[wan.index()].replace(event.carrier).is_none();
-            self.refresh(Subject::Wan(wan), now);
-        }
-        let mut gone = false;
-        if let Some(interface) = self.interface(&event.interface) {
-            first |= !std::mem::replace(&mut interface.known, true);
-            interface.index = event.index;
-            // Whatever has changed, it may be what the program was refused for.
-            interface.retry = None;
-            if interface.attached.is_some() && interface.attached != event.index {
-                interface.attached = None;
-                interface.mode = None;
-                gone = true;
-            }
-            if event.index.is_some() {
-                interface.missed = false;
-            }
-        }
-        if gone {
-            self.commands.push(Command::Forget {
-                interface: event.interface.clone(),
-            });
-        }
-        if first {
-            self.await_one_less();
-        }
-    }
-
     pub(super) fn slot(&mut self, subject: Subject) -> (&mut Subjects, usize) {
         match subject {
             Subject::Server(id) => (&mut self.servers, id.index()),
             Subject::Wan(id) => (&mut self.wans, id.index()),
         }
-    }
-
-    fn interface(&mut self, name: &str) -> Option<&mut InterfaceState> {
-        self.interfaces
-            .iter_mut()
-            .find(|interface| interface.name == name)
     }
 
     pub(super) fn probes_of(&self, subject: Subject) -> Vec<ProbeId> {
@@ -775,118 +647,5 @@ impl Core {
             .clone()
             .find(is_down)
             .or_else(|| failed.clone().next())
-    }
-
-    /// The service's answer may have changed.
-    fn touch(&mut self, id: ServiceId) {
-        let service = &mut self.services[id.index()];
-        if !std::mem::replace(&mut service.dirty, true) {
-            self.dirty.push(id);
-        }
-    }
-
-    /// Decides what a service answers; what is to be published, if that has changed.
-    fn decide(&mut self, id: ServiceId, now: Now) -> Option<Change> {
-        let model = Arc::clone(&self.model);
-        let service = model.service(id);
-        let needs_last = self.needs_last(id);
-        let state = &self.services[id.index()];
-        let decision = policy::decide(service, &model, self.view(), state.last.as_ref());
-        let state = &mut self.services[id.index()];
-        state.dirty = false;
-        if needs_last && decision.had_candidate() && state.last.as_ref() != Some(&decision.answer) {
-            state.last = Some(decision.answer.clone());
-            let record = Record::Last(id, decision.answer.clone());
-            self.commands.push(Command::Save(record));
-        }
-        let before = state.decision.as_ref();
-        // The answer on the wire follows from this one and from what never changes.
-        let changed = before.is_none_or(|before| before.answer != decision.answer);
-        if changed {
-            state.since = now.wall;
-            state.unpublished = true;
-        }
-        let unpublished = state.unpublished;
-        if state.decision.as_ref() != Some(&decision) {
-            let event = Event::Service {
-                id,
-                before: state.decision.replace(decision.clone()),
-                decision,
-            };
-            self.commands.push(Command::Log(event));
-        }
-        self.reroute(id);
-        if !unpublished {
-            return None;
-        }
-        self.in_flight.push(id);
-        self.change(id)
-    }
-
-    fn needs_last(&self, id: ServiceId) -> bool {
-        self.model.service(id).on_all_down == OnAllDown::Last
-    }
-
-    /// What has been decided, on the wire.
-    fn change(&self, id: ServiceId) -> Option<Change> {
-        let service = self.model.service(id);
-        let decision = self.services[id.index()].decision.as_ref()?;
-        Some(Change {
-            service: id,
-            a: AddressAnswer::new(service, &decision.answer, Family::V4),
-            aaaa: AddressAnswer::new(service, &decision.answer, Family::V6),
-        })
-    }
-
-    /// Decides where a service's connections go.
-    fn reroute(&mut self, id: ServiceId) {
-        if self.model.port_forward.is_none() {
-            return;
-        }
-        let forward = policy::forward(self.model.service(id), &self.model, self.view());
-        let before = &mut self.services[id.index()].forward;
-        if before.as_ref() != Some(&forward) {
-            *before = Some(forward);
-            self.rerouted.push(id);
-        }
-    }
-
-    /// Where all connections go, if they are forwarded at all.
-    fn forward_all(&mut self) -> Option<Command> {
-        self.rerouted.clear();
-        self.model.port_forward?;
-        let all = self.services.iter();
-        let all = all.map(|service| service.forward.clone().unwrap_or_default());
-        Some(Command::ForwardAll(all.collect()))
-    }
-
-    /// Where those connections go that go somewhere else now.
-    fn forward_some(&mut self) -> Option<Command> {
-        let rerouted = std::mem::take(&mut self.rerouted).into_iter();
-        let forwards: Vec<_> = rerouted
-            .filter_map(|id| Some((id, self.services[id.index()].forward.clone()?)))
-            .collect();
-        (!forwards.is_empty()).then_some(Command::Forward(forwards))
-    }
-
-    /// Asks for the program where it is missing.
-    fn want_attached(&mut self, now: Now) {
-        for interface in &mut self.interfaces {
-            let name = || interface.name.clone();
-            match interface.index {
-                Some(index) if interface.attached.is_none() => {
-                    if interface.retry.is_none_or(|time| now.at >= time) {
-                        let interface = name();
-                        self.commands.push(Command::Attach { interface, index });
-                    }
-                }
-                None if !std::mem::replace(&mut interface.missed, true) => {
-                    let name = name();
-                    self.commands
-                        .push(Command::Log(Event::NoInterface { name }));
-                }
-                Some(_) | None => {}
-            }
-        }
     }
 }

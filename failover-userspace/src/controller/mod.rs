@@ -23,6 +23,7 @@ mod admin;
 mod core;
 mod event;
 mod numbers;
+mod ports;
 mod reload;
 mod sample;
 mod set;
@@ -37,9 +38,12 @@ mod view;
 
 pub use self::core::{Command, Core, Input, Now, Subject};
 pub use event::{AdminEvent, Event};
-pub use reload::{Basis, Candidate, Handover, Load, Loaded, Others, Reload, Switched, WhenBusy};
+pub use ports::{
+    Asked, Basis, Candidate, Handover, Inputs, Load, Loaded, Others, Publish, Query, Reload,
+    Sources, Switched, WhenBusy,
+};
 pub use sample::MetricsPart;
 pub use set::{Set, SetReply};
-pub use shell::{Asked, Controller, Ended, Inputs, Publish, Query, Setup, Sources};
+pub use shell::{Controller, Ended, Setup};
 pub use target::UnknownTargets;
 pub use view::{Part, StatsPart};

@@ -12,7 +12,6 @@
 //! what the first round has brought.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,8 +24,9 @@ use tracing::{info, warn};
 
 use super::core::{Command, Core, Now};
 use super::event::Event;
-use super::shell::{Controller, Publish, notify, refusal};
-use crate::dataplane::{AttachedMode, Change, Error, Generation, Readings};
+use super::ports::{Basis, Candidate, Handover, Loaded, Publish, Reload, Switched, WhenBusy};
+use super::shell::{Controller, notify, refusal};
+use crate::dataplane::{AttachedMode, Error, Readings};
 use crate::health::Pace;
 use crate::metrics;
 use crate::model::{Difference, Lineage, Model, ProbeId, Succession};
@@ -37,116 +37,6 @@ use crate::protocol::Reloaded;
 const MOST_LOGGED: usize = 1000;
 /// What the kernel gets to tell of interfaces that were not watched before.
 const LINK_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Somebody wants the configuration read again. A reply that nobody waits for is not missed.
-#[derive(Debug)]
-pub struct Reload {
-    /// What if that is being done already.
-    pub when_busy: WhenBusy,
-    /// Who wants it.
-    pub by: Arc<str>,
-    /// What has changed; or every error, and nothing has changed.
-    pub reply: oneshot::Sender<Result<Reloaded, Vec<String>>>,
-}
-
-/// What becomes of a reload that is asked for during another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WhenBusy {
-    /// It is refused.
-    Refuse,
-    /// It is done afterwards.
-    Wait,
-}
-
-/// What a reload starts from.
-#[derive(Clone, Debug)]
-pub struct Basis {
-    /// The model that is served.
-    pub model: Arc<Model>,
-    /// The generation that is published.
-    pub generation: Generation,
-    /// The interfaces with the program.
-    pub attached: Vec<(String, AttachedMode)>,
-}
-
-/// Reads the configuration and makes what another model needs, away from the controller.
-pub trait Load<N> {
-    /// Starts; at most one at a time.
-    fn load(&mut self, basis: Basis) -> oneshot::Receiver<Loaded<N>>;
-}
-
-/// What reading the configuration came to.
-#[derive(Debug)]
-pub enum Loaded<N> {
-    /// Every error.
-    Refused(Vec<String>),
-    /// It says what it said before. With warnings.
-    Unchanged(Vec<String>),
-    /// It says something else.
-    Other(Box<Candidate<N>>),
-}
-
-/// Another model, and all that can be made for it beforehand.
-#[derive(Debug)]
-pub struct Candidate<N> {
-    /// The model.
-    pub model: Arc<Model>,
-    /// What distinguishes it from that of [`Basis`].
-    pub difference: Difference,
-    /// What may be kept of that.
-    pub succession: Succession,
-    /// What an operator may want to look at.
-    pub warnings: Vec<String>,
-    /// For all probes but those that stay the same.
-    pub tasks: HashMap<ProbeId, Task>,
-    /// What is going to answer.
-    pub next: N,
-    /// Who else goes over.
-    pub others: Others,
-}
-
-/// What goes over to another model beside the controller, once that has; it is dropped if that
-/// does not.
-pub struct Others(Box<dyn FnOnce(&Model) + Send>);
-
-impl Others {
-    /// All that this does.
-    #[must_use]
-    pub fn new(follow: impl FnOnce(&Model) + Send + 'static) -> Self {
-        Self(Box::new(follow))
-    }
-}
-
-impl fmt::Debug for Others {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Others")
-    }
-}
-
-/// What is to be published by a switch.
-#[derive(Clone, Copy, Debug)]
-pub struct Handover<'a> {
-    /// The model.
-    pub model: &'a Model,
-    /// What its things were before.
-    pub succession: &'a Succession,
-    /// The answers of all its services.
-    pub changes: &'a [Change],
-}
-
-/// What a switch has done.
-#[derive(Debug)]
-pub struct Switched {
-    /// The generation that was published.
-    pub generation: Generation,
-    /// Interfaces that have no program any more, though they should.
-    pub lost: Vec<(String, Error)>,
-    /// What an operator may want to look at.
-    pub warnings: Vec<String>,
-    /// When the old program has seen its last packet, what it has counted. `None`: there was
-    /// none.
-    pub retired: Option<oneshot::Receiver<Result<Readings, Error>>>,
-}
 
 /// Who wants a reload, and where to say what has come of it.
 struct Client {
@@ -451,7 +341,7 @@ impl<P: Publish> Controller<P> {
         // What was set is published, by ids of the old model.
         self.waiting.dismiss(&self.core, generation);
         self.forwarder.replace(&model, forwards);
-        (others.0)(&model);
+        others.follow(&model);
         self.models.send_replace(model);
         let old = std::mem::replace(&mut self.core, core);
         // With many names that takes a while.

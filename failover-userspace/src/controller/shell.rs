@@ -1,36 +1,32 @@
 //! The shell around the core: waits, feeds it, and does what it says.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use failover_common::counters::{Counters, ServiceHits};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::watch;
 use tokio::time::sleep_until;
 use tracing::{debug, info, warn};
 
 use super::Event;
 use super::core::{Command, Core, Input, Now};
 use super::numbers::Numbers;
-use super::reload::{Handover, Load, Reload, Reloads, Switched};
+use super::ports::{Asked, Inputs, Load, Publish, Query, Sources};
+use super::reload::Reloads;
 use super::sample::MetricsPart;
-use super::set::{Set, SetReply, Waiting};
-use super::target::UnknownTargets;
+use super::set::Waiting;
 use super::telling::Told;
-use super::view::{Part, StatsPart};
-use crate::dataplane::{self, AttachedMode, Change, Generation, Readings};
+use crate::dataplane::{self, Change, Generation};
 use crate::forward::Forwarder;
-use crate::health::Pace;
 use crate::journal::Journal;
 use crate::metrics::Meters;
-use crate::model::{Model, ServiceId, XdpMode};
-use crate::probe::{Begin, LinkEvent, ProbeKey, Report, Task};
-use crate::protocol::{Detached, Explain};
+use crate::model::{Model, XdpMode};
+use crate::probe::{ProbeKey, Report};
+use crate::protocol::Detached;
 use crate::state::Saver;
 
 /// Inputs taken in before anything is published, at most.
@@ -43,170 +39,6 @@ const BEAT: Duration = Duration::from_secs(1);
 /// How long a start may still take, said with every beat before the first publication: that waits
 /// for a round of probes, and so for whatever timeouts are configured.
 const START: Duration = Duration::from_secs(60);
-
-/// What the controller needs of a data plane.
-pub trait Publish {
-    /// What takes its place after a reload.
-    type Next: Send + 'static;
-
-    /// As [`crate::dataplane::DataPlane::publish_all`].
-    ///
-    /// # Errors
-    ///
-    /// If nothing has been published.
-    fn publish_all(
-        &mut self,
-        model: &Model,
-        changes: &[Change],
-    ) -> Result<Generation, dataplane::Error>;
-    /// As [`crate::dataplane::DataPlane::publish`].
-    ///
-    /// # Errors
-    ///
-    /// If nothing has been published.
-    fn publish(&mut self, changes: &[Change]) -> Result<Generation, dataplane::Error>;
-    /// As [`crate::dataplane::DataPlane::generation`].
-    fn generation(&self) -> Generation;
-    /// As [`crate::dataplane::DataPlane::beat`].
-    fn beat(&mut self, max_stale: Option<Duration>);
-    /// As [`crate::dataplane::DataPlane::attach`].
-    ///
-    /// # Errors
-    ///
-    /// If the interface refuses.
-    fn attach(
-        &mut self,
-        interface: &str,
-        index: u32,
-        mode: XdpMode,
-    ) -> Result<AttachedMode, dataplane::Error>;
-    /// As [`crate::dataplane::DataPlane::detach`].
-    fn detach(&mut self, interface: &str);
-    /// As [`crate::dataplane::DataPlane::counters`].
-    ///
-    /// # Errors
-    ///
-    /// If they cannot be read.
-    fn counters(&self) -> Result<Counters, dataplane::Error>;
-    /// As [`crate::dataplane::DataPlane::service_hits`].
-    ///
-    /// # Errors
-    ///
-    /// If they cannot be read.
-    fn service_hits(&self, service: ServiceId) -> Result<ServiceHits, dataplane::Error>;
-    /// Replies of user space.
-    fn slow_path(&self) -> u64;
-    /// Counters of user space, by name.
-    fn slow_path_counters(&self) -> Vec<(&'static str, u64)>;
-    /// Opens what `next` needs and this has not got; nothing is answered there yet.
-    ///
-    /// # Errors
-    ///
-    /// If something cannot be had.
-    fn open(&self, next: &mut Self::Next) -> Result<(), dataplane::Error>;
-    /// Attaches the program of `next`, which passes everything, to an interface that has none.
-    ///
-    /// # Errors
-    ///
-    /// If the interface refuses.
-    fn attach_next(
-        &self,
-        next: &mut Self::Next,
-        interface: &str,
-        index: u32,
-        mode: XdpMode,
-    ) -> Result<AttachedMode, dataplane::Error>;
-    /// Goes over to `next` in one publication.
-    ///
-    /// # Errors
-    ///
-    /// If nothing has changed for anybody.
-    fn switch(
-        &mut self,
-        next: Self::Next,
-        handover: &Handover<'_>,
-    ) -> Result<Switched, dataplane::Error>;
-    /// What came before a switch has counted this, and is gone.
-    fn settle(&mut self, readings: Readings);
-}
-
-/// Where the controller's news come from, as far as it steers that.
-pub trait Sources {
-    /// As [`crate::probe::Handle::set_pace`].
-    fn set_pace(&mut self, probe: ProbeKey, pace: Pace);
-    /// As [`crate::probe::Handle::add`].
-    fn add(&mut self, probes: Vec<(ProbeKey, Task, Pace)>, begin: Begin);
-    /// As [`crate::probe::Handle::remove`].
-    fn remove(&mut self, probes: Vec<ProbeKey>);
-    /// As [`crate::probe::LinkWatcher::watch`].
-    fn watch(&mut self, interfaces: BTreeSet<String>);
-}
-
-/// What somebody wants of the controller. A reply that nobody waits for is not missed.
-#[derive(Debug)]
-pub enum Query {
-    /// A part of the status, with services from this index on.
-    Status(usize, oneshot::Sender<Result<Part, dataplane::Error>>),
-    /// Why a service is answered as it is, under this name.
-    Explain(String, ServiceId, oneshot::Sender<Explain>),
-    /// A part of the counters, with services from this index on.
-    Stats(usize, oneshot::Sender<Result<StatsPart, dataplane::Error>>),
-    /// A part of the metrics, with services from this index on.
-    Metrics(
-        usize,
-        oneshot::Sender<Result<MetricsPart, dataplane::Error>>,
-    ),
-    /// Set admin states. Replies when what follows has been published.
-    Set(Set, oneshot::Sender<Result<SetReply, UnknownTargets>>),
-    /// Take the program off all interfaces and the rules out of the kernel, and end.
-    Detach(oneshot::Sender<Detached>),
-    /// Read the configuration again, and do as it says.
-    Reload(Reload),
-}
-
-/// A query, and the model by which it was asked: ids mean nothing by another one. If that is not
-/// the controller's any more, there is no reply, and whoever asks has to ask again.
-#[derive(Debug)]
-pub struct Asked {
-    /// `None`: it has no ids.
-    model: Option<Arc<Model>>,
-    pub(crate) query: Query,
-}
-
-impl Asked {
-    /// By this model.
-    #[must_use]
-    pub fn of(model: &Arc<Model>, query: Query) -> Self {
-        Self {
-            model: Some(Arc::clone(model)),
-            query,
-        }
-    }
-
-    /// By none: the query has no ids.
-    #[must_use]
-    pub const fn of_any(query: Query) -> Self {
-        Self { model: None, query }
-    }
-
-    /// Whether a controller that has this model replies.
-    #[must_use]
-    pub fn is_of(&self, model: &Arc<Model>) -> bool {
-        let by = self.model.as_ref();
-        by.is_none_or(|by| Arc::ptr_eq(by, model))
-    }
-}
-
-/// Where the controller's news come from.
-#[derive(Debug)]
-pub struct Inputs {
-    /// From the probe engine.
-    pub reports: mpsc::Receiver<Report<ProbeKey>>,
-    /// From the link watcher.
-    pub links: mpsc::Receiver<LinkEvent>,
-    /// From the control socket.
-    pub queries: mpsc::Receiver<Asked>,
-}
 
 /// What a controller is made of.
 pub struct Setup<P: Publish> {

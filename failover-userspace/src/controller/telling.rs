@@ -4,7 +4,8 @@ use tracing::warn;
 
 use super::core::Now;
 use super::event::Event;
-use super::shell::{Controller, Publish};
+use super::ports::Publish;
+use super::shell::Controller;
 use crate::journal::Kind;
 
 /// Events told of one step: news, and as many that are none. A log that is full of them helps

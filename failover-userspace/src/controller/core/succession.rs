@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Command, Core, Event, InterfaceState, Now, Phase, ProbeState, Subject, first_round};
+use super::{Command, Core, Event, Now, Phase, ProbeState, Subject, first_round};
 use crate::dataplane::AttachedMode;
 use crate::health::Pace;
 use crate::model::{Lineage, Model, ProbeId, ServiceId, Succession};
@@ -173,15 +173,7 @@ impl Core {
         for interface in &mut self.interfaces {
             let mut interfaces = old.interfaces.iter();
             if let Some(before) = interfaces.find(|before| before.name == interface.name) {
-                *interface = InterfaceState {
-                    name: interface.name.clone(),
-                    known: before.known,
-                    index: before.index,
-                    attached: before.attached,
-                    mode: before.mode,
-                    missed: before.missed,
-                    retry: before.retry,
-                };
+                *interface = before.clone();
             }
         }
     }
