@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use failover_common::counters::{Counters, ServiceHits};
 use tokio::sync::{oneshot, watch};
+use tracing::info;
 
 use crate::authority::{Authority, Published, Snapshot};
 use crate::controller::{Handover, Publish, Switched};
-use crate::dataplane::{AttachedMode, Change, DataPlane, Error, Generation, Readings};
+use crate::dataplane::{AttachedMode, Change, DataPlane, Error, Generation, Pins, Readings};
 use crate::listen::{Counters as Replies, Listener, Sockets};
 use crate::model::{Model, ServiceId, ServiceZones, XdpMode};
 use crate::notify::{self, Targets};
@@ -34,6 +35,8 @@ pub struct Answering {
     slow_path: Option<SlowPath>,
     replies: Arc<Replies>,
     tally: Tally,
+    /// `None`: attachments end with the daemon.
+    pins: Option<Arc<Pins>>,
 }
 
 /// The slow path while it runs.
@@ -46,10 +49,15 @@ struct SlowPath {
 }
 
 impl Answering {
-    /// Answers nothing before the first publication. Generations continue after `last`.
+    /// Answers nothing before the first publication. Generations continue after `last`. With
+    /// `pins` the program outlives the daemon.
     #[must_use]
-    pub fn new(plane: Option<DataPlane>, last: Generation) -> Self {
+    pub fn new(mut plane: Option<DataPlane>, last: Generation, pins: Option<Arc<Pins>>) -> Self {
+        if let (Some(plane), Some(pins)) = (&mut plane, &pins) {
+            plane.pin(Arc::clone(pins));
+        }
         Self {
+            pins,
             plane,
             generation: last,
             slow_path: None,
@@ -143,6 +151,21 @@ impl Publish for Answering {
         }
     }
 
+    fn outlives(&self, interface: &str) -> bool {
+        let plane = self.plane.as_ref();
+        plane.is_some_and(|plane| plane.outlives(interface))
+    }
+
+    fn tidy(&mut self) {
+        let Some(pins) = &self.pins else { return };
+        let attached = self.plane.iter().flat_map(DataPlane::attached);
+        let attached: Vec<_> = attached.map(|place| (place.index, place.mode)).collect();
+        let removed = pins.keep(&attached);
+        if removed > 0 {
+            info!(removed, "what an earlier run had left on other interfaces");
+        }
+    }
+
     fn counters(&self) -> Result<Counters, Error> {
         self.tally.counters(self.plane.as_ref())
     }
@@ -229,6 +252,9 @@ impl Publish for Answering {
         self.plane = arriving.map(|(mut plane, staged, bridged)| {
             plane.commit(staged, bridged.as_ref());
             lost = bridged.map_or_else(Vec::new, |bridged| plane.land(bridged));
+            if let Some(pins) = &self.pins {
+                plane.pin(Arc::clone(pins));
+            }
             plane
         });
         slow_path.zones = zones;

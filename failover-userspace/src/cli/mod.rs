@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod detach;
 mod events;
 mod explain;
 mod log;
@@ -97,6 +98,9 @@ struct Run {
     /// Listen for commands here, instead of at the configured place
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
+    /// Take the program off all interfaces at the end, instead of letting it answer on for max_stale
+    #[arg(long)]
+    detach_on_exit: bool,
 }
 
 #[derive(Debug, Args)]
@@ -264,7 +268,7 @@ pub fn main() -> ExitCode {
         Command::Stats(args) => stats::stats(&args),
         Command::Set(args) => set::set(&args),
         Command::Reload(args) => reload::reload(&args),
-        Command::Detach(daemon) => client::detach(&daemon),
+        Command::Detach(daemon) => detach::detach(&daemon),
         Command::XdpPass { interfaces } => pass::pass(&interfaces),
     };
     match done {

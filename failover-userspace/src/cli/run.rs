@@ -21,12 +21,12 @@ use super::{Run, log};
 use crate::answering::Answering;
 use crate::control::{self, Socket};
 use crate::controller::{Controller, Core, Inputs, Now, Setup, Sources};
-use crate::dataplane::DataPlane;
+use crate::dataplane::{DataPlane, Pins};
 use crate::forward::Forwarder;
 use crate::health::Pace;
 use crate::journal::{Entry, Recorder};
 use crate::metrics::{self, Meters};
-use crate::model::{Model, ProbeId};
+use crate::model::{Model, ProbeId, Settings};
 use crate::privileges;
 use crate::probe::{Begin, Engine, Handle, LinkWatcher, ProbeKey, Task};
 use crate::state::{Kept, Saver, Store};
@@ -71,6 +71,7 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     let in_dir = || format!("state_dir {}", dir.display());
     let (store, state) = Store::open(dir).with_context(in_dir)?;
     let kept = Kept::of(&state, &model);
+    let pins = open_pins(&model);
     let plane = if model.settings.interfaces.is_empty() {
         info!("no XDP program: user space answers everything");
         None
@@ -106,17 +107,35 @@ pub(super) fn run(args: &Run) -> Result<ExitCode> {
     let done = runtime.block_on(serve(Parts {
         model,
         socket,
-        answering: Answering::new(plane, state.generation),
+        answering: Answering::new(plane, state.generation, pins),
         forwarder,
         kept,
         saver,
         loader,
         hangups,
         telling,
+        detach_on_exit: args.detach_on_exit,
     }));
     runtime.shutdown_timeout(GRACE);
     done?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where attachments outlive the daemon; without a program, only what an earlier run has left.
+fn open_pins(model: &Model) -> Option<Arc<Pins>> {
+    let Settings {
+        bpf_dir,
+        interfaces,
+        ..
+    } = &model.settings;
+    match Pins::open(bpf_dir, !interfaces.is_empty()) {
+        Ok(pins) => pins.map(Arc::new),
+        Err(error) => {
+            let error: &dyn std::error::Error = &error;
+            warn!(error, "bpf_dir: the program does not outlive the daemon");
+            None
+        }
+    }
 }
 
 /// Whoever starts a daemon that has just been installed learns what is left to do.
@@ -151,6 +170,7 @@ struct Parts {
     loader: Loader,
     hangups: Hangups,
     telling: Telling,
+    detach_on_exit: bool,
 }
 
 async fn serve(parts: Parts) -> Result<()> {
@@ -164,6 +184,7 @@ async fn serve(parts: Parts) -> Result<()> {
         loader,
         hangups,
         telling,
+        detach_on_exit,
     } = parts;
     let Telling {
         recorder,
@@ -212,6 +233,7 @@ async fn serve(parts: Parts) -> Result<()> {
         sources: Box::new(World { engine, watcher }),
         loader: Box::new(loader),
         models,
+        detach_on_exit,
     });
     let inputs = Inputs {
         reports: reports_receiver,

@@ -96,7 +96,7 @@ impl Directories {
         Self {
             control_socket: path(spec.control_socket.value(), super::DEFAULT_CONTROL_SOCKET),
             state_dir: path(spec.state_dir.value(), "/var/lib/failover"),
-            bpf_dir: path(spec.bpf_dir.value(), "/sys/fs/bpf/failover"),
+            bpf_dir: path(spec.bpf_dir.value(), super::DEFAULT_BPF_DIR),
         }
     }
 }

@@ -39,6 +39,9 @@ use report::Report;
 /// `control_socket` where the file says nothing.
 pub const DEFAULT_CONTROL_SOCKET: &str = "/run/failover/control.sock";
 
+/// `bpf_dir` where the file says nothing.
+pub const DEFAULT_BPF_DIR: &str = "/sys/fs/bpf/failover";
+
 /// A configuration that may be used.
 #[derive(Clone, Debug)]
 pub struct Loaded {

@@ -58,6 +58,10 @@ pub trait Publish {
     ) -> Result<AttachedMode, dataplane::Error>;
     /// As [`crate::dataplane::DataPlane::detach`].
     fn detach(&mut self, interface: &str);
+    /// As [`crate::dataplane::DataPlane::outlives`].
+    fn outlives(&self, interface: &str) -> bool;
+    /// Takes what an earlier daemon has left off the interfaces that have no program of this one.
+    fn tidy(&mut self);
     /// As [`crate::dataplane::DataPlane::counters`].
     ///
     /// # Errors

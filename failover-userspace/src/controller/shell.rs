@@ -60,6 +60,8 @@ pub struct Setup<P: Publish> {
     pub loader: Box<dyn Load<P::Next>>,
     /// The model, for all who follow it.
     pub models: watch::Sender<Arc<Model>>,
+    /// The program is not to outlive the daemon.
+    pub detach_on_exit: bool,
 }
 
 /// Why the controller has ended.
@@ -84,6 +86,7 @@ pub struct Controller<P: Publish> {
     pub(super) models: watch::Sender<Arc<Model>>,
     pub(super) numbers: Numbers,
     pub(super) reloads: Reloads<P::Next>,
+    detach_on_exit: bool,
     next_beat: Instant,
     ready: bool,
     /// The last publication was refused.
@@ -105,6 +108,7 @@ impl<P: Publish> Controller<P> {
             sources,
             loader,
             models,
+            detach_on_exit,
         } = setup;
         Self {
             numbers: Numbers::new(core.model.probes.len()),
@@ -117,6 +121,7 @@ impl<P: Publish> Controller<P> {
             sources,
             loader,
             models,
+            detach_on_exit,
             reloads: Reloads::default(),
             next_beat: Instant::now(),
             ready: false,
@@ -140,8 +145,8 @@ impl<P: Publish> Controller<P> {
         beat.fold(BEAT, Duration::min).max(Duration::from_millis(1))
     }
 
-    /// Runs until `stop` is ready or [`Query::Detach`] comes; then takes the program off its
-    /// interfaces and saves the state.
+    /// Runs until `stop` is ready or [`Query::Detach`] comes; then saves the state. The program
+    /// stays on the interfaces where it can, unless it was told otherwise.
     ///
     /// # Errors
     ///
@@ -156,7 +161,7 @@ impl<P: Publish> Controller<P> {
         notify(&[NotifyState::Stopping]);
         // With what was made for it.
         self.reloads = Reloads::default();
-        self.detach_all();
+        self.leave();
         let why = match &ended {
             Ok(Ended::Stopped) => Ok("told to stop"),
             Ok(Ended::Detached) => Ok("told to detach"),
@@ -320,6 +325,7 @@ impl<P: Publish> Controller<P> {
         }
         if self.core.is_live() && !self.ready {
             self.ready = true;
+            self.plane.tidy();
             notify(&[NotifyState::Ready, NotifyState::Status("answering")]);
             let generation = self.plane.generation();
             self.tell(&Event::Ready { generation }, now);
@@ -443,16 +449,32 @@ impl<P: Publish> Controller<P> {
 
     /// Takes the program off its interfaces; says off which.
     fn detach_all(&mut self) -> Vec<String> {
-        let interfaces = self.core.interfaces.iter_mut();
-        let attached = interfaces
-            .filter_map(|interface| interface.mode.take().map(|_| interface.name.clone()));
-        let attached: Vec<String> = attached.collect();
-        for interface in &attached {
+        self.detach(|_| true)
+    }
+
+    /// Takes the program off the interfaces where it is not to stay, or cannot.
+    fn leave(&mut self) {
+        let all = self.detach_on_exit;
+        self.detach(|plane_stays| all || !plane_stays);
+    }
+
+    /// Takes the program off interfaces, by whether it would outlive the daemon there.
+    fn detach(&mut self, is_meant: impl Fn(bool) -> bool) -> Vec<String> {
+        let attached = self.core.interfaces.iter_mut();
+        let attached = attached.filter(|interface| interface.mode.is_some());
+        let meant = attached.filter(|interface| is_meant(self.plane.outlives(&interface.name)));
+        let meant: Vec<String> = meant
+            .map(|interface| {
+                interface.mode = None;
+                interface.name.clone()
+            })
+            .collect();
+        for interface in &meant {
             self.plane.detach(interface);
             let name = interface.clone();
             self.tell(&Event::Detached { name }, Now::read());
         }
-        attached
+        meant
     }
 }
 

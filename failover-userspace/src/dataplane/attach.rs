@@ -1,10 +1,13 @@
 //! The program on its interfaces.
 
+use std::sync::Arc;
+
 use aya::programs::XdpMode as AyaMode;
 use aya::programs::xdp::XdpLinkId;
 use serde::{Deserialize, Serialize};
+use tracing::{debug, info, warn};
 
-use super::{DataPlane, Error};
+use super::{DataPlane, Error, Pins};
 use crate::model::XdpMode;
 
 /// How the program is attached to an interface.
@@ -26,11 +29,57 @@ pub struct Attached {
     pub index: u32,
     /// How.
     pub mode: AttachedMode,
+    /// Whether it outlives the daemon.
+    pub pinned: bool,
     pub(super) link: XdpLinkId,
 }
 
+impl AttachedMode {
+    const ALL: [Self; 2] = [Self::Native, Self::Generic];
+
+    const fn flags(self) -> AyaMode {
+        match self {
+            Self::Native => AyaMode::Driver,
+            Self::Generic => AyaMode::Skb,
+        }
+    }
+}
+
 impl DataPlane {
-    /// Attaches the program to an interface.
+    /// From now on attachments outlive the daemon, where they can.
+    pub fn pin(&mut self, pins: Arc<Pins>) {
+        self.pins = Some(pins);
+        for attached in std::mem::take(&mut self.attached) {
+            let Attached {
+                interface,
+                index,
+                mode,
+                pinned,
+                link,
+            } = attached;
+            let link = if pinned {
+                Ok((link, true))
+            } else {
+                self.pinned(link, index, mode)
+            };
+            match link {
+                Ok((link, pinned)) => self.attached.push(Attached {
+                    interface,
+                    index,
+                    mode,
+                    pinned,
+                    link,
+                }),
+                Err(error) => {
+                    let error: &dyn std::error::Error = &error;
+                    warn!(interface, error, "the program is not there any more");
+                }
+            }
+        }
+    }
+
+    /// Attaches the program to an interface, in the place of that of an earlier daemon if there
+    /// is one.
     ///
     /// With [`XdpMode::Auto`] natively, else generically. Attaching to the same interface
     /// again changes nothing; an interface that was made anew gets the program again.
@@ -52,18 +101,19 @@ impl DataPlane {
             XdpMode::Generic => &[AttachedMode::Generic],
             XdpMode::Off => &[],
         };
+        if let Some(mode) = self.take_over(interface, index, modes)? {
+            return Ok(mode);
+        }
         let mut refused = None;
         for mode in modes {
-            let flags = match mode {
-                AttachedMode::Native => AyaMode::Driver,
-                AttachedMode::Generic => AyaMode::Skb,
-            };
-            match self.program()?.attach_to_if_index(index, flags) {
+            match self.program()?.attach_to_if_index(index, mode.flags()) {
                 Ok(link) => {
+                    let (link, pinned) = self.pinned(link, index, *mode)?;
                     self.attached.push(Attached {
                         interface: interface.to_owned(),
                         index,
                         mode: *mode,
+                        pinned,
                         link,
                     });
                     return Ok(*mode);
@@ -80,15 +130,89 @@ impl DataPlane {
         ))
     }
 
+    /// Takes the place of the program of an earlier daemon. What it has left in another mode is
+    /// in the way.
+    fn take_over(
+        &mut self,
+        interface: &str,
+        index: u32,
+        modes: &[AttachedMode],
+    ) -> Result<Option<AttachedMode>, Error> {
+        let Some(pins) = self.pins.clone() else {
+            return Ok(None);
+        };
+        for mode in AttachedMode::ALL {
+            let Some(link) = pins.get(index, mode) else {
+                continue;
+            };
+            if !modes.contains(&mode) {
+                pins.remove(index, mode);
+                continue;
+            }
+            match self.program()?.attach_to_link(link) {
+                Ok(link) => {
+                    info!(interface, "in the place of the program of an earlier run");
+                    self.attached.push(Attached {
+                        interface: interface.to_owned(),
+                        index,
+                        mode,
+                        pinned: true,
+                        link,
+                    });
+                    return Ok(Some(mode));
+                }
+                // Of an interface that is gone and has left its index to this one.
+                Err(error) => {
+                    debug!(interface, %error, "an earlier run's program");
+                    pins.remove(index, mode);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Pins a link if that is wanted; tells whether it is pinned.
+    fn pinned(
+        &mut self,
+        link: XdpLinkId,
+        index: u32,
+        mode: AttachedMode,
+    ) -> Result<(XdpLinkId, bool), Error> {
+        let Some(pins) = self.pins.clone() else {
+            return Ok((link, false));
+        };
+        let program = self.program()?;
+        let link = program.take_link(link)?;
+        match pins.put(link, index, mode) {
+            Some(link) => Ok((program.attach_to_link(link)?, true)),
+            None => Ok((program.attach_to_if_index(index, mode.flags())?, false)),
+        }
+    }
+
+    /// Whether the program stays on an interface when the daemon ends.
+    #[must_use]
+    pub fn outlives(&self, interface: &str) -> bool {
+        let mut attached = self.attached.iter();
+        attached.any(|attached| attached.interface == interface && attached.pinned)
+    }
+
     /// Removes the program from an interface, if it is there.
     pub fn detach(&mut self, interface: &str) {
         let Some(position) = self.attached.iter().position(|a| a.interface == interface) else {
             return;
         };
         let attached = self.attached.swap_remove(position);
+        self.unpin(&attached);
         // The interface may be gone, and the attachment with it.
         if let Ok(program) = self.program() {
             let _ = program.detach(attached.link);
+        }
+    }
+
+    /// Lets an attachment end with its link.
+    pub(super) fn unpin(&self, attached: &Attached) {
+        if let Some(pins) = self.pins.as_ref().filter(|_| attached.pinned) {
+            pins.remove(attached.index, attached.mode);
         }
     }
 

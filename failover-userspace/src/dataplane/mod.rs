@@ -2,8 +2,8 @@
 //!
 //! [`DataPlane`] is the one writer of the maps. Its parts: `tables` publishes snapshots,
 //! `names` is the hash table of names, `pool` hands out slots, `grace` knows when readers
-//! have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces, `meters`
-//! counts, `log` follows what the program says. `succession` hands everything over to the next
+//! have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces and `pins`
+//! beyond the daemon's end, `meters` counts, `log` follows what the program says. `succession` hands everything over to the next
 //! one, as its maps are made for one model.
 
 mod attach;
@@ -12,6 +12,7 @@ mod log;
 mod mapped;
 mod meters;
 mod names;
+mod pins;
 mod pool;
 mod succession;
 mod tables;
@@ -40,6 +41,7 @@ use log::ProgramLog;
 use mapped::Mapped;
 pub use meters::{Meters, Readings};
 use names::{Names, Shape};
+pub use pins::{Pins, PinsError};
 use pool::Pool;
 pub use succession::Bridged;
 pub use tables::Staged;
@@ -135,6 +137,8 @@ pub struct DataPlane {
     directory: Option<Directory>,
     meters: Arc<Meters>,
     attached: Vec<Attached>,
+    /// `None`: attachments end with the daemon.
+    pins: Option<Arc<Pins>>,
     /// What the bridge leads to.
     bridge: ProgramArray<MapData>,
     log: Option<ProgramLog>,
@@ -205,6 +209,7 @@ impl DataPlane {
             tables,
             directory: Some(directory),
             attached: Vec::new(),
+            pins: None,
             log: None,
         })
     }

@@ -24,7 +24,7 @@ use aya::programs::xdp::{XdpLink, XdpLinkId};
 use super::grace::wait_for_readers;
 use super::{
     Attached, AttachedMode, BRIDGE_PROGRAM_NAME, Change, DataPlane, Error, Generation,
-    PROGRAM_NAME, Readings, Staged, on_bridge, program,
+    PROGRAM_NAME, Pins, Readings, Staged, on_bridge, program,
 };
 
 /// Where a bridge has the place of a program.
@@ -34,6 +34,9 @@ pub struct Bridged {
     attached: Vec<Attached>,
     refused: Vec<(String, Error)>,
 }
+
+/// An [`Attached`] but for its link.
+type Place = (String, u32, AttachedMode, bool);
 
 impl DataPlane {
     /// Prepares the first publication of a data plane that has been filled: the answers of all
@@ -58,20 +61,33 @@ impl DataPlane {
     ///
     /// After an error nothing has changed.
     pub fn approach(&mut self, old: &mut Self, interfaces: &[String]) -> Result<Bridged, Error> {
+        // Those that are pinned stay it.
+        self.pins.clone_from(&old.pins);
         self.bridge
             .set(0, old.program()?.fd()?, 0)
             .map_err(on_bridge)?;
         let mut bridged = Bridged::default();
         for attached in std::mem::take(&mut old.attached) {
             let is_kept = interfaces.contains(&attached.interface);
+            if !is_kept {
+                old.unpin(&attached);
+            }
             let from = program(&mut old.ebpf, PROGRAM_NAME)?;
-            let Ok(link) = from.take_link(attached.link) else {
+            let Attached {
+                interface,
+                index,
+                mode,
+                pinned,
+                link,
+            } = attached;
+            let Ok(link) = from.take_link(link) else {
                 continue;
             };
             // Dropping the link detaches the program.
             if is_kept {
-                let place = (attached.interface, attached.index, attached.mode);
-                bridged.put(self.attach_to(BRIDGE_PROGRAM_NAME, link), place);
+                let link = self.attach_to(BRIDGE_PROGRAM_NAME, link);
+                let place = (interface, index, mode, pinned);
+                bridged.put(link, place, self.pins.as_deref());
             }
         }
         Ok(bridged)
@@ -110,7 +126,15 @@ impl DataPlane {
             let link = program(&mut self.ebpf, BRIDGE_PROGRAM_NAME)
                 .and_then(|bridge| Ok(bridge.take_link(attached.link)?))
                 .and_then(|link| self.attach_to(PROGRAM_NAME, link));
-            landed.put(link, (attached.interface, attached.index, attached.mode));
+            let Attached {
+                interface,
+                index,
+                mode,
+                pinned,
+                ..
+            } = attached;
+            let place = (interface, index, mode, pinned);
+            landed.put(link, place, self.pins.as_deref());
         }
         // Nobody comes this way any more, and the program should not hold itself.
         let _ = self.bridge.clear_index(&0);
@@ -137,16 +161,23 @@ impl Bridged {
     fn put(
         &mut self,
         link: Result<XdpLinkId, Error>,
-        (interface, index, mode): (String, u32, AttachedMode),
+        (interface, index, mode, pinned): Place,
+        pins: Option<&Pins>,
     ) {
         match link {
             Ok(link) => self.attached.push(Attached {
                 interface,
                 index,
                 mode,
+                pinned,
                 link,
             }),
-            Err(error) => self.refused.push((interface, error)),
+            Err(error) => {
+                if let Some(pins) = pins.filter(|_| pinned) {
+                    pins.remove(index, mode);
+                }
+                self.refused.push((interface, error));
+            }
         }
     }
 }

@@ -106,6 +106,7 @@ impl Context {
         Options {
             binary: self.daemon.clone(),
             xdp: Some(xdp.to_owned()),
+            more: Vec::new(),
             output: Output::Log,
         }
     }

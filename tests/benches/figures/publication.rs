@@ -81,7 +81,7 @@ impl Controller {
         let now = Now::read();
         let mut controller = Self {
             core: Core::new(Arc::clone(&model), &Kept::nothing(&model), now),
-            answering: Answering::new(Some(plane), Generation(0)),
+            answering: Answering::new(Some(plane), Generation(0), None),
             model,
             runtime,
         };

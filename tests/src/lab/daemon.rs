@@ -25,6 +25,8 @@ pub struct Options {
     pub binary: PathBuf,
     /// `--xdp`; as configured where `None`.
     pub xdp: Option<String>,
+    /// Further options of `failover run`.
+    pub more: Vec<String>,
     /// Where its logs go.
     pub output: Output,
 }
@@ -132,6 +134,7 @@ impl Daemon {
         if let Some(mode) = &options.xdp {
             command.args(["--xdp", mode]);
         }
+        command.args(&options.more);
         let child = match options.output {
             Output::Log => processes::start(lab, PROCESS, Host::Ns, &mut command)?,
             Output::Terminal => {

@@ -1,5 +1,7 @@
 //! `dnsperf` while the answer changes all the time.
 
+use std::io::Read as _;
+use std::process::Child;
 use std::thread;
 
 use anyhow::{Context as _, Result};
@@ -7,6 +9,7 @@ use failover_tests::lab::topology::NS1;
 use failover_tests::lab::{Config, Host, Server};
 use failover_tests::reference::{OFFSITE, WAN1, WAN2};
 use failover_tests::{command, privileged};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::site::Site;
 
@@ -59,6 +62,16 @@ fn no_query_is_lost_while_a_server_flaps() -> Result<()> {
     assert_eq!(after.answered - before.answered, sent);
     assert_eq!(after.slow_path, before.slow_path);
     Ok(())
+}
+
+/// Ends dnsperf, and returns its report.
+pub(crate) fn stop(mut dnsperf: Child) -> Result<String> {
+    kill_process(Pid::from_child(&dnsperf), Signal::INT)?;
+    let mut report = String::new();
+    let mut out = dnsperf.stdout.take().context("no output")?;
+    out.read_to_string(&mut report)?;
+    dnsperf.wait()?;
+    Ok(report)
 }
 
 /// What stands after `name` in a report of dnsperf.

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
-use std::process::{Child, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -15,10 +15,9 @@ use failover_tests::lab::topology::{NS1, NS2};
 use failover_tests::lab::{Config, Host};
 use failover_tests::reference::{NAME, WAN1, WAN2};
 use failover_tests::{command, privileged};
-use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::load::{field, number};
+use crate::load::{field, number, stop};
 use crate::site::{BOUND, Run, Site, set, wait_until};
 
 /// An address of the name server that it does not listen on at first.
@@ -333,16 +332,6 @@ fn maps(pid: u32) -> Result<usize> {
     let infos = infos.collect::<Result<Vec<_>>>()?;
     let is_bpf = |info: &&String| info.contains("map_id:") || info.contains("prog_id:");
     Ok(infos.iter().filter(is_bpf).count())
-}
-
-/// Ends dnsperf, and returns its report.
-fn stop(mut dnsperf: Child) -> Result<String> {
-    kill_process(Pid::from_child(&dnsperf), Signal::INT)?;
-    let mut report = String::new();
-    let mut out = dnsperf.stdout.take().context("no output")?;
-    out.read_to_string(&mut report)?;
-    dnsperf.wait()?;
-    Ok(report)
 }
 
 impl Site {

@@ -1,14 +1,17 @@
 //! The daemon's end, by request and by crash, and its next beginning.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::process::Stdio;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use failover_tests::dns::Rtype;
 use failover_tests::lab::topology::NS1;
-use failover_tests::lab::{Config, Server};
-use failover_tests::privileged;
+use failover_tests::lab::{Config, Host, Server};
 use failover_tests::reference::{NAME, OFFSITE};
+use failover_tests::{command, privileged};
 
+use crate::load::{field, number, stop};
 use crate::site::{BOUND, Site, lab, set, wait_until};
 
 /// Probes that tell nothing within [`BOUND`] unless they are answered at once.
@@ -27,29 +30,143 @@ fn stop_crash_and_start() -> Result<()> {
     lab.kill(Server::WebA)?;
     let mut site = Site::start_in(lab, "native")?;
     let first = site.wait_for_answer(&[OFFSITE])?;
-    assert_eq!(site.programs()?.len(), first.interfaces.len());
+    let interfaces = first.interfaces.len();
+    assert_eq!(site.programs()?.len(), interfaces);
     let socket = site.lab.dir().join("control.sock");
     assert!(socket.exists());
 
     let ended = site.daemon.terminate(BOUND)?;
     assert!(ended.success(), "{ended}");
-    assert_eq!(site.programs()?, BTreeMap::new());
     assert!(!socket.exists());
+    // XDP goes on with what it has.
+    assert_eq!(site.programs()?.len(), interfaces);
+    still_offsite(&mut site)?;
 
     // Now no probe of web-a ends: what is answered comes from before.
     site.lab.revive(Server::WebA)?;
     site.lab.black_hole(Server::WebA)?;
+    let left = site.programs()?;
     site.start_again()?;
     let second = answers_offsite(&mut site)?;
     assert!(second > first.generation, "{second} after {first:?}");
+    let programs = site.programs()?;
+    assert!(
+        left.iter().all(|(name, old)| programs[name].id != old.id),
+        "{left:?}, then {programs:?}"
+    );
 
     site.daemon.kill()?;
-    wait_until("no program is attached after a crash", || {
-        Ok(site.programs()?.is_empty())
-    })?;
+    still_offsite(&mut site)?;
     site.start_again()?;
     let third = answers_offsite(&mut site)?;
     assert!(third > second, "{third} after {second}");
+    Ok(())
+}
+
+/// While there is no daemon.
+fn still_offsite(site: &mut Site) -> Result<()> {
+    let reply = site.client.ask(NS1, NAME, Rtype::A, BOUND)?;
+    ensure!(
+        reply.as_ref().map(|reply| reply.set()) == Some(set(&[OFFSITE])),
+        "{reply:?}"
+    );
+    Ok(())
+}
+
+/// Not a query, by daemons that come and go; but not for ever.
+#[test]
+fn no_query_is_lost_by_restarts() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut site = Site::start("native", &Config::default())?;
+    let queries = site.lab.dir().join("restart.txt");
+    fs::write(&queries, "www.example.com A\ndual.example.com AAAA\n")?;
+    let mut dnsperf = command::command("dnsperf");
+    dnsperf
+        .args(["-s", &NS1.to_string(), "-l", "600", "-c", "4", "-e"])
+        .args(["-Q", "5000", "-d"])
+        .arg(&queries)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let dnsperf = site
+        .lab
+        .start_piped("dnsperf", Host::Client, &mut dnsperf)?;
+    wait_until("dnsperf asks", || {
+        Ok(site.daemon.status()?.counters.answered > 5000)
+    })?;
+    for round in 0..4 {
+        if round % 2 == 0 {
+            site.daemon.terminate(BOUND)?;
+        } else {
+            site.daemon.kill()?;
+        }
+        site.start_again()?;
+        // Each answers, and is not only there.
+        wait_until("the next one is asked", || {
+            Ok(site.daemon.status()?.counters.answered > 1000)
+        })?;
+    }
+    let report = stop(dnsperf)?;
+    assert_eq!(number(&report, "Queries lost:")?, 0, "{report}");
+    let completed = number(&report, "Queries completed:")?;
+    let codes = field(&report, "Response codes:")?;
+    assert_eq!(codes, format!("NOERROR {completed} (100.00%)"), "{report}");
+    Ok(())
+}
+
+/// What an earlier daemon has left is not in the way, and does not stay where it is not wanted.
+#[test]
+fn nothing_stays_that_is_not_wanted() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    let mut site = Site::start("native", &Config::default())?;
+    let all = site.programs()?;
+    site.daemon.kill()?;
+
+    // Another mode, and one interface less.
+    let file = site.lab.config_file();
+    let configuration = fs::read_to_string(&file)?;
+    ensure!(configuration.contains(", \"oob\"]"), "{configuration}");
+    fs::write(&file, configuration.replace(", \"oob\"]", "]"))?;
+    site.options.xdp = Some("generic".to_owned());
+    site.start_again()?;
+    let generic = site.programs()?;
+    assert_eq!(generic.len(), all.len() - 1);
+    let is_generic = generic.values().all(|program| program.mode == "generic");
+    assert!(is_generic, "{generic:?}");
+
+    // No program at all.
+    site.daemon.kill()?;
+    site.options.xdp = Some("off".to_owned());
+    site.start_again()?;
+    wait_until("no program", || Ok(site.programs()?.is_empty()))?;
+
+    // A daemon that is to leave nothing.
+    site.daemon.terminate(BOUND)?;
+    fs::write(&file, &configuration)?;
+    site.options.xdp = Some("native".to_owned());
+    site.options.more = vec!["--detach-on-exit".to_owned()];
+    site.start_again()?;
+    assert_eq!(site.programs()?.len(), all.len());
+    site.daemon.terminate(BOUND)?;
+    assert_eq!(site.programs()?, BTreeMap::new());
+
+    // Detached: by the daemon, and after one that has died.
+    site.options.more = Vec::new();
+    site.start_again()?;
+    let detached = site.failover(&["detach"])?;
+    assert_eq!(detached.code, Some(0), "{detached:?}");
+    assert_eq!(site.programs()?, BTreeMap::new());
+    site.daemon.wait()?;
+    site.start_again()?;
+    site.daemon.kill()?;
+    let detached = site.failover(&["detach"])?;
+    let want = "no daemon is running; program taken off 3 interfaces\n";
+    assert_eq!(detached.out, want, "{detached:?}");
+    assert_eq!(site.programs()?, BTreeMap::new());
+    assert!(!site.lab.bpf_dir().exists());
     Ok(())
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Site {
     pub(crate) daemon: Daemon,
     pub(crate) client: Client,
     pub(crate) lab: Lab,
-    options: Options,
+    pub(crate) options: Options,
 }
 
 impl Site {
@@ -39,6 +39,7 @@ impl Site {
         let options = Options {
             binary: failover_tests::daemon()?,
             xdp: Some(mode.to_owned()),
+            more: Vec::new(),
             output: Output::Log,
         };
         let mut daemon = Daemon::start(&lab, &options)?;

@@ -130,8 +130,12 @@ pub(crate) fn generic_xdp(host: &mut HostWithPackage<'_>) -> Result<()> {
     ensure!(status["interfaces"][0]["xdp"] == "generic", "{status:#}");
     ensure!(host.programs()? == 3);
 
+    // XDP answers on, until it is told not to.
     host.machine.output(&["systemctl", "stop", "failover"])?;
     ensure!(host.unit("Result")? == "success");
+    ensure!(host.programs()? == 3, "{}", host.journal());
+    host.answers()?;
+    host.machine.output(&["failover", "detach"])?;
     ensure!(host.programs()? == 0);
     host.configure(|text| text)?;
     host.machine.output(&["systemctl", "start", "failover"])?;

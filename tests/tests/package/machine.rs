@@ -54,6 +54,10 @@ impl<'a> Machine<'a> {
         boot.args(["--link-journal=no", "--resolv-conf=off", "--timezone=off"]);
         // As a real machine has them; the unit is to give up what the daemon does not need.
         boot.args(["--capability=all", "--system-call-filter=bpf"]);
+        // The lab removes it in the end.
+        let pins = lab.bpf_dir();
+        fs::create_dir(&pins)?;
+        boot.arg(format!("--bind={}:/sys/fs/bpf", pins.display()));
         boot.args(["--console=pipe", "--boot", "--directory"])
             .arg(&root);
         let nspawn = lab.start_program(PROCESS, Host::Ns, &mut boot)?.id();

@@ -37,6 +37,8 @@ pub(super) struct Fake {
     pub(super) generation: Generation,
     /// What refuses: an interface, or `open`, `switch` or `take over`.
     pub(super) refuses: &'static str,
+    /// Where the program stays when the daemon ends.
+    pub(super) outlives: &'static str,
     /// Publications after the first that are still to be refused.
     pub(super) failures: Arc<AtomicUsize>,
 }
@@ -172,6 +174,12 @@ impl Publish for Fake {
         self.note(format!("detach {interface}"));
     }
 
+    fn outlives(&self, interface: &str) -> bool {
+        self.outlives == interface
+    }
+
+    fn tidy(&mut self) {}
+
     fn counters(&self) -> Result<Counters, Error> {
         Ok(Counters {
             answered: 3,
@@ -287,6 +295,7 @@ pub(super) fn start_with(dir: &Path, fake: &Fake, mut model: Model) -> Running {
             sources: Box::new(World(told_sender)),
             loader: Box::new(Loader(jobs_sender)),
             models: models_sender,
+            detach_on_exit: false,
         });
         let stop = async {
             let _ = stopped.await;
@@ -481,6 +490,29 @@ async fn what_happens_is_counted() {
     assert!(Arc::ptr_eq(&part.model, &running.model));
     running.stop.send(()).unwrap();
     running.done.await.unwrap().unwrap();
+}
+
+/// Where the program outlives the daemon, it is left, unless it was told to detach.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_program_stays_where_it_can() {
+    for (is_told, want) in [(false, &[][..]), (true, &["detach eth0"])] {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Fake {
+            outlives: "eth0",
+            ..Fake::default()
+        };
+        let running = start(dir.path(), &fake);
+        running.first_round().await;
+        if is_told {
+            let (sender, receiver) = oneshot::channel();
+            running.ask(Query::Detach(sender)).await;
+            assert_eq!(receiver.await.unwrap().interfaces, ["eth0"]);
+        } else {
+            running.stop.send(()).unwrap();
+        }
+        running.done.await.unwrap().unwrap();
+        assert_eq!(fake.log.lock().unwrap()[2..], *want);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
