@@ -117,7 +117,8 @@ fn the_scrape_is_well_formed(lab: &Handle) -> Result<()> {
     Ok(())
 }
 
-/// Lets happen what the dashboard is about: failovers, answers of all kinds, replies of user space.
+/// Lets happen what the dashboard is about: failovers, answers of all kinds, replies of user space,
+/// reloads.
 fn drive(site: &mut Site, prometheus: &Prometheus) -> Result<()> {
     site.lab.kill(Server::WebA)?;
     site.wait_for_answer(&[OFFSITE])?;
@@ -131,7 +132,17 @@ fn drive(site: &mut Site, prometheus: &Prometheus) -> Result<()> {
     )?;
     site.lab.revive(Server::WebA)?;
     site.wait_for_answer(&[WAN1, WAN2])?;
-    ask(site)
+    ask(site)?;
+    let file = site.lab.config_file();
+    let configuration = fs::read_to_string(&file)?;
+    fs::write(&file, format!("{configuration}\nnonsense = 1\n"))?;
+    let refused = site.failover(&["reload"])?;
+    ensure!(refused.code == Some(1), "{refused:?}");
+    prometheus.wait_for("failover_config_last_reload_successful == 0")?;
+    fs::write(&file, configuration)?;
+    let applied = site.failover(&["reload"])?;
+    ensure!(applied.code == Some(0), "{applied:?}");
+    Ok(())
 }
 
 fn ask(site: &Site) -> Result<()> {
@@ -187,7 +198,9 @@ const SEEN: &[&str] = &[
     r#"increase(failover_xdp_passes_total{reason="type"}[5m]) > 0"#,
     r#"increase(failover_slow_path_replies_total{transport="udp"}[5m]) > 0"#,
     r#"increase(failover_slow_path_replies_total{transport="tcp"}[5m]) > 0"#,
-    r#"failover_reloads_total{result="refused"} == 0"#,
+    r#"increase(failover_reloads_total{result="refused"}[5m]) > 0"#,
+    r#"increase(failover_reloads_total{result="applied"}[5m]) > 0"#,
+    r#"increase(failover_events_total{kind="reload"}[5m]) > 0"#,
     "failover_config_last_reload_successful == 1",
 ];
 
