@@ -15,8 +15,9 @@ pub const fn add64(sum: u64, word: u64) -> u64 {
 #[inline(always)]
 #[must_use]
 pub const fn fold(sum: u64) -> u16 {
+    // Below 2^33, below 2^18, below 2^16 + 4.
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     sum as u16

@@ -138,7 +138,7 @@ pub struct NameSlot {
     pub target: u32,
     /// Index of the tail of its service's addresses.
     pub tail: u32,
-    /// A name of up to [`NameSlot::INLINE`] octets, lower-cased, padded with zeros; of a longer
+    /// A name of up to [`NameSlot::INLINE`] octets, lower-cased, with zeros in front; of a longer
     /// one the first word is its index among the long names.
     pub name: [u8; Self::INLINE],
 }
@@ -171,7 +171,7 @@ impl NameSlot {
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
 pub struct LongName {
-    /// Lower-cased, padded with zeros.
+    /// Lower-cased, with zeros in front.
     pub name: [u8; 8 * crate::question::MAX_NAME_WORDS],
 }
 
@@ -262,7 +262,9 @@ pub struct AnswerHeader {
     /// [`Follow`] as a number.
     pub follow: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// Folded sum of all records kept, in whatever order.
+    pub sum: u16,
     /// Sum of the weights of all records; at least 1.
     pub weight_total: u32,
     /// How far one query advances in the weights; coprime to `weight_total`.
@@ -277,10 +279,11 @@ pub struct AnswerHeader {
 pub struct Answer<const RECORDS: usize, const BYTES: usize> {
     /// How it is sent.
     pub header: AnswerHeader,
+    /// The records, each [`A_RECORD_LEN`] or [`AAAA_RECORD_LEN`] octets, as on the wire. Two of
+    /// A are in one cache line with the header.
+    pub bytes: [u8; BYTES],
     /// Sums of the weights up to and including each record; `u32::MAX` beyond the last.
     pub thresholds: [u32; RECORDS],
-    /// The records, each [`A_RECORD_LEN`] or [`AAAA_RECORD_LEN`] octets, as on the wire.
-    pub bytes: [u8; BYTES],
 }
 
 /// An answer with few addresses.

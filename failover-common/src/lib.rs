@@ -29,4 +29,4 @@ pub mod settings;
 
 /// Version of the map layout. It is part of every pin path, so that objects of another
 /// layout are replaced and never reinterpreted.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;

@@ -1,10 +1,12 @@
 //! The name of a question as little-endian 64-bit words: lower-casing, hash, tag.
 //!
 //! A name in wire format (RFC 1035 section 3.1) of `len` octets is cut into
-//! `ceil(len / 8)` words, the last one padded with zeros. Label lengths are at most 63 and
-//! so lie below `'A'`: lower-casing the raw wire changes letters only, and no walk over the
-//! labels is needed. Two names without zero octets inside their labels are equal exactly if
-//! their words are.
+//! `ceil(len / 8)` words from its end on: in a query, the end is next to what else is read, and
+//! what lies before the name is always there to be read with its first octets. The word with
+//! these is padded with zeros in front. Label lengths are at most 63 and so lie below `'A'`:
+//! lower-casing the raw wire changes letters only, and no walk over the labels is needed. Two
+//! names of one length without zero octets inside their labels are equal exactly if their words
+//! are.
 
 /// Longest name in wire format (RFC 1035 section 2.3.4), in octets.
 pub const MAX_NAME_LEN: usize = 255;
@@ -46,7 +48,7 @@ pub const fn zero_octets(word: u64) -> u64 {
 pub struct NameHash(u64);
 
 impl NameHash {
-    /// Starts a hash.
+    /// Starts a hash. Words follow from the last on.
     #[inline(always)]
     #[must_use]
     pub const fn new(seed: u64) -> Self {
@@ -116,7 +118,14 @@ impl Ends {
     }
 }
 
-/// The lower-cased words of a name in wire format, for user space.
+/// What is left of a word with the first `len` octets of a name, 1 to 7, at its end.
+#[inline(always)]
+#[must_use]
+pub const fn first_octets(word: u64, len: usize) -> u64 {
+    word & u64::MAX << (64 - 8 * len as u32)
+}
+
+/// The lower-cased words of a name in wire format, the last one first, for user space.
 ///
 /// Returns the words and how many of them are used; `None` if the name is longer than
 /// [`MAX_NAME_LEN`].
@@ -126,12 +135,23 @@ pub fn words(name: &[u8]) -> Option<([u64; MAX_NAME_WORDS], usize)> {
         return None;
     }
     let mut words = [0; MAX_NAME_WORDS];
-    for (word, chunk) in words.iter_mut().zip(name.chunks(8)) {
+    for (word, chunk) in words.iter_mut().zip(name.rchunks(8)) {
         let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
+        bytes[8 - chunk.len()..].copy_from_slice(chunk);
         *word = lower_case(u64::from_le_bytes(bytes));
     }
     Some((words, name.len().div_ceil(8)))
+}
+
+/// A name in wire format as map values have it: lower-cased, at the end of `LEN` octets.
+/// `None`: it is longer.
+#[must_use]
+pub fn padded<const LEN: usize>(name: &[u8]) -> Option<[u8; LEN]> {
+    let mut padded = [0; LEN];
+    let place = padded.get_mut(LEN.checked_sub(name.len())?..)?;
+    place.copy_from_slice(name);
+    place.make_ascii_lowercase();
+    Some(padded)
 }
 
 /// The hash of a name in wire format, for user space.
@@ -202,5 +222,26 @@ mod tests {
             words(b"\x03www\x07example\x03com\0")
         );
         assert!(words(&[1; 256]).is_none());
+    }
+
+    #[test]
+    fn words_are_those_of_the_padded_name_from_its_end_on() {
+        let name: [u8; 255] = core::array::from_fn(|i| i as u8);
+        for len in 0..=255 {
+            let (words, used) = words(&name[..len]).unwrap();
+            let padded: [u8; 8 * MAX_NAME_WORDS] = padded(&name[..len]).unwrap();
+            assert_eq!(used, len.div_ceil(8));
+            for (word, octets) in words.iter().zip(padded.rchunks(8)) {
+                assert_eq!(word.to_le_bytes(), octets, "{len}");
+            }
+        }
+        assert!(padded::<32>(&name[..33]).is_none());
+    }
+
+    #[test]
+    fn of_a_word_the_first_octets_of_a_name_are_its_last() {
+        let word = u64::from_le_bytes(*b"12345678");
+        assert_eq!(first_octets(word, 1).to_le_bytes(), *b"\0\0\0\0\0\0\x008");
+        assert_eq!(first_octets(word, 7).to_le_bytes(), *b"\x002345678");
     }
 }

@@ -5,10 +5,11 @@ use failover_common::{checksum::fold, counters::Counter, settings::MAX_LISTEN};
 
 use crate::{
     maps::setting,
-    packet::{self, Noise, load},
+    packet::{Noise, Window, read},
 };
 
-const ETHERNET_LEN: usize = 14;
+/// Octets of an Ethernet header without tags.
+pub(crate) const ETHERNET_LEN: usize = 14;
 const VLAN_TAG_LEN: usize = 4;
 /// Octets of an IPv4 header without options.
 pub(crate) const IPV4_LEN: usize = 20;
@@ -28,15 +29,45 @@ const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
 const ETH_P_8021Q: u16 = 0x8100u16.to_be();
 const ETH_P_8021AD: u16 = 0x88a8u16.to_be();
 
-/// A UDP datagram to our port at one of our addresses: where its parts lie.
+/// What an Ethernet frame carries.
+pub(crate) enum Ethernet {
+    /// IPv4, without tags.
+    V4,
+    /// IPv6, without tags.
+    V6,
+    /// One of both behind one or two tags.
+    Tagged,
+}
+
+/// A UDP datagram to our port at one of our addresses, whose lengths agree.
+pub(crate) struct Datagram {
+    /// Octets before the IP header: Ethernet with its tags.
+    l2_len: usize,
+    /// Octets of the IP header: [`IPV4_LEN`], without options, or [`IPV6_LEN`], without
+    /// extension headers.
+    ip_len: usize,
+    /// Octets of the DNS message, less than [`LONGEST_DATAGRAM`].
+    pub message_len: usize,
+    /// Octets of the frame, with padding.
+    len: usize,
+}
+
+impl Datagram {
+    /// Whether the frame ends with the message.
+    #[inline(always)]
+    pub(crate) fn is_unpadded(&self) -> bool {
+        self.len == self.l2_len + self.ip_len + UDP_LEN + self.message_len
+    }
+}
+
+/// Where the parts of a [`Datagram`] lie.
 ///
 /// One struct for IPv4 and IPv6, told apart by a number, so that the verifier goes through
 /// what follows once.
 pub(crate) struct Frame {
-    /// Octets before the IP header: Ethernet with its tags.
+    /// See [`Datagram`].
     pub l2_len: usize,
-    /// Octets of the IP header: [`IPV4_LEN`], without options, or [`IPV6_LEN`], without
-    /// extension headers.
+    /// See [`Datagram`].
     pub ip_len: usize,
     /// Octets before the UDP header.
     pub udp: usize,
@@ -50,27 +81,46 @@ pub(crate) struct Frame {
     pub noise: Noise,
 }
 
-/// Parses the headers of the packet.
+/// Looks at the Ethernet header of a frame that is long enough for the headers of any datagram.
 #[inline(always)]
-pub(crate) fn parse(ctx: &XdpContext) -> Result<Frame, Counter> {
-    let mut l2_len = ETHERNET_LEN;
-    let mut ethertype: u16 = load(ctx, ETHERNET_LEN - 2).ok_or(Counter::PassedOther)?;
-    if is_tag(ethertype) {
-        l2_len += VLAN_TAG_LEN;
-        ethertype = load(ctx, ETHERNET_LEN + 2).ok_or(Counter::PassedOther)?;
-        if is_tag(ethertype) {
-            l2_len += VLAN_TAG_LEN;
-            ethertype = load(ctx, ETHERNET_LEN + 6).ok_or(Counter::PassedOther)?;
-            if is_tag(ethertype) {
-                return Err(Counter::PassedVlan);
-            }
-        }
-    }
-    match ethertype {
-        ETH_P_IP => parse_v4(ctx, l2_len),
-        ETH_P_IPV6 => parse_v6(ctx, l2_len),
+pub(crate) fn parse_ethernet(packet: Window) -> Result<Ethernet, Counter> {
+    let start = packet
+        .at(0, ETHERNET_LEN + IPV4_LEN + UDP_LEN)
+        .ok_or(Counter::PassedOther)?;
+    match ethertype(start, ETHERNET_LEN) {
+        ETH_P_IP => Ok(Ethernet::V4),
+        ETH_P_IPV6 => Ok(Ethernet::V6),
+        tag if is_tag(tag) => Ok(Ethernet::Tagged),
         _ => Err(Counter::PassedOther),
     }
+}
+
+/// Parses a frame that has a tag, of which [`parse_ethernet`] has looked at the start.
+#[inline(always)]
+pub(crate) fn parse_tagged(packet: Window) -> Result<Datagram, Counter> {
+    let mut l2_len = ETHERNET_LEN + VLAN_TAG_LEN;
+    let start = packet
+        .at(0, ETHERNET_LEN + 2 * VLAN_TAG_LEN)
+        .ok_or(Counter::PassedOther)?;
+    let mut inner = ethertype(start, l2_len);
+    if is_tag(inner) {
+        l2_len += VLAN_TAG_LEN;
+        inner = ethertype(start, l2_len);
+        if is_tag(inner) {
+            return Err(Counter::PassedVlan);
+        }
+    }
+    match inner {
+        ETH_P_IP => parse_v4(packet, l2_len),
+        ETH_P_IPV6 => parse_v6(packet, l2_len),
+        _ => Err(Counter::PassedOther),
+    }
+}
+
+/// What the last two octets of an Ethernet header of `l2_len` octets say.
+#[inline(always)]
+fn ethertype(start: *mut u8, l2_len: usize) -> u16 {
+    read!(start, l2_len - 2, u16)
 }
 
 #[inline(always)]
@@ -78,104 +128,102 @@ fn is_tag(ethertype: u16) -> bool {
     ethertype == ETH_P_8021Q || ethertype == ETH_P_8021AD
 }
 
+/// Parses IPv4 and UDP behind `l2_len` octets.
 #[inline(always)]
-fn parse_v4(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
-    // Header and UDP header in one check.
-    let headers: *const [u8; IPV4_LEN + UDP_LEN] =
-        packet::at(ctx, l2_len).ok_or(Counter::PassedOther)?;
-    macro_rules! field {
-        ($at:literal as $type:ty) => {
-            // SAFETY: within the headers that `at` checked; see there on alignment.
-            unsafe { *headers.cast::<u8>().add($at).cast::<$type>() }
-        };
-    }
+pub(crate) fn parse_v4(packet: Window, l2_len: usize) -> Result<Datagram, Counter> {
+    let headers = network(packet, l2_len, IPV4_LEN + UDP_LEN)?;
     // TTL, protocol, checksum; version to total length; identification and fragment.
-    let ttl = field!(8 as u32);
+    let ttl = read!(headers, 8, u32);
     if (ttl.to_le() >> 8) as u8 != UDP {
         return Err(Counter::PassedOther);
     }
-    let start = field!(0 as u32);
+    let start = read!(headers, 0, u32);
     if start.to_le() as u8 != 0x45 {
         return Err(Counter::PassedIpOptions);
     }
-    let id = field!(4 as u32);
+    let id = read!(headers, 4, u32);
     if u32::from_be(id) & 0x3fff != 0 {
         return Err(Counter::PassedFragment);
     }
-    let ports = [field!(20 as u16), field!(22 as u16)];
-    if ports[1] != setting!(port) {
+    let [source_port, port] = read!(headers, 20, [u16; 2]);
+    if port != setting!(port) {
         return Err(Counter::PassedOther);
     }
-    let addresses = field!(12 as u64).to_le();
-    let addresses = [addresses as u32, (addresses >> 32) as u32];
-    if !listens_v4(addresses[1]) {
+    let [source, destination] = read!(headers, 12, [u32; 2]);
+    if !listens_v4(destination) {
         return Err(Counter::PassedNotOurs);
     }
-    is_unicast(ctx)?;
-    if ports[0] == 0 || is_bad_source_v4(addresses[0]) {
+    is_unicast(packet)?;
+    if source_port == 0 || is_bad_source_v4(source) {
         return Err(Counter::PassedSource);
     }
     let sum = u64::from(start)
         + u64::from(id)
         + u64::from(ttl)
-        + u64::from(addresses[0])
-        + u64::from(addresses[1]);
+        + u64::from(source)
+        + u64::from(destination);
     if fold(sum) != 0xffff {
         return Err(Counter::PassedChecksum);
     }
-    let udp_len = usize::from(u16::from_be(field!(24 as u16)));
+    let udp_len = usize::from(u16::from_be(read!(headers, 24, u16)));
     let total_len = (u32::from_be(start) & 0xffff) as usize;
-    finish(ctx, l2_len, IPV4_LEN, total_len, udp_len)
+    finish(packet, l2_len, IPV4_LEN, total_len, udp_len)
 }
 
+/// Parses IPv6 and UDP behind `l2_len` octets.
 #[inline(always)]
-fn parse_v6(ctx: &XdpContext, l2_len: usize) -> Result<Frame, Counter> {
-    let next: u32 = load(ctx, l2_len + 4).ok_or(Counter::PassedOther)?;
+pub(crate) fn parse_v6(packet: Window, l2_len: usize) -> Result<Datagram, Counter> {
+    let headers = network(packet, l2_len, IPV6_LEN + UDP_LEN)?;
+    let next = read!(headers, 4, u32);
     if (next.to_le() >> 16) as u8 != UDP {
         return Err(Counter::PassedOther);
     }
-    let ports: [u16; 2] = [
-        load(ctx, l2_len + IPV6_LEN).ok_or(Counter::PassedOther)?,
-        load(ctx, l2_len + IPV6_LEN + 2).ok_or(Counter::PassedOther)?,
-    ];
-    if ports[1] != setting!(port) {
+    let [source_port, port] = read!(headers, IPV6_LEN, [u16; 2]);
+    if port != setting!(port) {
         return Err(Counter::PassedOther);
     }
-    let words: *const [u64; 4] = packet::at(ctx, l2_len + 8).ok_or(Counter::PassedOther)?;
-    // SAFETY: `at` checked all four words.
-    let [s0, s1, d0, d1] = unsafe { [(*words)[0], (*words)[1], (*words)[2], (*words)[3]] };
-    let (source, destination) = ([s0, s1], [d0, d1]);
+    let [source, destination] = read!(headers, 8, [[u64; 2]; 2]);
     if !listens_v6(destination) {
         return Err(Counter::PassedNotOurs);
     }
-    is_unicast(ctx)?;
-    if ports[0] == 0 || is_bad_source_v6(source) {
+    is_unicast(packet)?;
+    if source_port == 0 || is_bad_source_v6(source) {
         return Err(Counter::PassedSource);
     }
-    let start: u32 = load(ctx, l2_len).ok_or(Counter::PassedOther)?;
-    if start.to_le() as u8 >> 4 != 6 {
+    if read!(headers, 0, u8) >> 4 != 6 {
         return Err(Counter::PassedOther);
     }
-    let lengths: u32 = load(ctx, l2_len + IPV6_LEN + 4).ok_or(Counter::PassedOther)?;
-    if lengths.to_le() >> 16 == 0 {
+    let [udp_len, checksum] = read!(headers, IPV6_LEN + 4, [u16; 2]);
+    if checksum == 0 {
         // RFC 8200 section 8.1: the UDP checksum is not optional.
         return Err(Counter::PassedChecksum);
     }
-    let udp_len = usize::from(u16::from_be(lengths.to_le() as u16));
     let payload_len = usize::from(u16::from_be(next.to_le() as u16));
-    finish(ctx, l2_len, IPV6_LEN, IPV6_LEN + payload_len, udp_len)
+    let udp_len = usize::from(u16::from_be(udp_len));
+    finish(packet, l2_len, IPV6_LEN, IPV6_LEN + payload_len, udp_len)
+}
+
+/// The address of the network header, which `len` octets can be read from.
+#[inline(always)]
+fn network(packet: Window, l2_len: usize, len: usize) -> Result<*mut u8, Counter> {
+    let place = if l2_len == ETHERNET_LEN {
+        packet.at(ETHERNET_LEN, len)
+    } else {
+        packet.behind::<32>(l2_len, 0, len)
+    };
+    place.ok_or(Counter::PassedOther)
 }
 
 /// The lengths of frame, IP and UDP agree.
 #[inline(always)]
 fn finish(
-    ctx: &XdpContext,
+    packet: Window,
     l2_len: usize,
     ip_len: usize,
     total_len: usize,
     udp_len: usize,
-) -> Result<Frame, Counter> {
-    let len = packet::len(ctx);
+) -> Result<Datagram, Counter> {
+    let len = packet.len();
     let used = l2_len + total_len;
     if total_len != ip_len + udp_len
         || !(UDP_LEN..LONGEST_DATAGRAM).contains(&udp_len)
@@ -183,24 +231,35 @@ fn finish(
     {
         return Err(Counter::PassedLength);
     }
+    Ok(Datagram {
+        l2_len,
+        ip_len,
+        message_len: udp_len - UDP_LEN,
+        len,
+    })
+}
+
+/// Where the parts of the datagram lie.
+#[inline(always)]
+pub(crate) fn locate(ctx: &XdpContext, datagram: &Datagram) -> Result<Frame, Counter> {
     let noise = Noise::new(ctx).ok_or(Counter::PassedOther)?;
-    let udp = noise.bound::<0x3f>(l2_len + ip_len);
+    let udp = noise.bound::<0x3f>(datagram.l2_len + datagram.ip_len);
     Ok(Frame {
-        l2_len: noise.bound::<0x1f>(l2_len),
-        ip_len: noise.bound::<0x3f>(ip_len),
+        l2_len: noise.bound::<0x1f>(datagram.l2_len),
+        ip_len: noise.bound::<0x3f>(datagram.ip_len),
         udp,
         dns: udp + UDP_LEN,
-        message_len: noise.bound::<0xfff>(udp_len - UDP_LEN),
-        len: noise.bound::<0x1fff>(len),
+        message_len: noise.bound::<0xfff>(datagram.message_len),
+        len: noise.bound::<0x1fff>(datagram.len),
         noise,
     })
 }
 
 /// The frame was sent to one station.
 #[inline(always)]
-fn is_unicast(ctx: &XdpContext) -> Result<(), Counter> {
-    let first: u8 = load(ctx, 0).ok_or(Counter::PassedOther)?;
-    if first & 1 == 0 {
+fn is_unicast(packet: Window) -> Result<(), Counter> {
+    let start = packet.at(0, ETHERNET_LEN).ok_or(Counter::PassedOther)?;
+    if read!(start, 0, u8) & 1 == 0 {
         Ok(())
     } else {
         Err(Counter::PassedMulticast)

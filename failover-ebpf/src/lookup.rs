@@ -7,7 +7,7 @@ use failover_common::{
         A_RECORD_LEN, AAAA_RECORD_LEN, Cell, Follow, NO_ADDRESSES, NO_TAIL, NameSlot, Node, State,
         Tail,
     },
-    question::MAX_NAME_WORDS,
+    question::{MAX_NAME_WORDS, NameHash},
 };
 
 use crate::{
@@ -176,16 +176,20 @@ pub(crate) fn find_name(
     name: &Name,
     generation: u64,
 ) -> Option<(u32, &'static NameSlot)> {
-    let (index, slot) = find_tag(name, generation)?;
+    let (index, slot) = find_tag(name.hash, name.len, generation)?;
     is_in_slot(ctx, noise, name, slot).then_some((index, slot))
 }
 
-/// The slot whose tag is the name's. The writer sees to it that no two names of a chain share
+/// The slot whose tag is that of the name with this hash and length. The writer sees to it that no two names of a chain share
 /// a tag.
 #[inline(always)]
-fn find_tag(name: &Name, generation: u64) -> Option<(u32, &'static NameSlot)> {
-    let tag = name.hash.tag(name.len as u8);
-    let mut index = name.hash.home(setting!(name_mask));
+pub(crate) fn find_tag(
+    hash: NameHash,
+    len: usize,
+    generation: u64,
+) -> Option<(u32, &'static NameSlot)> {
+    let tag = hash.tag(len as u8);
+    let mut index = hash.home(setting!(name_mask));
     for _ in 0..MAX_CHAIN {
         let slot = NAMES.get(index)?;
         if slot.tag == tag && NameSlot::is_alive(shared!(slot.born), shared!(slot.died), generation)
@@ -213,7 +217,7 @@ fn is_in_slot(ctx: &XdpContext, noise: Noise, name: &Name, slot: &NameSlot) -> b
 
 /// The octets of a name as words.
 #[inline(always)]
-fn words<const BYTES: usize, const WORDS: usize>(name: &[u8; BYTES]) -> &[u64; WORDS] {
+pub(crate) fn words<const BYTES: usize, const WORDS: usize>(name: &[u8; BYTES]) -> &[u64; WORDS] {
     const { assert!(BYTES == WORDS * 8) };
     // SAFETY: as long, and aligned: names lie at multiples of 8 in values that are.
     unsafe { &*name.as_ptr().cast() }

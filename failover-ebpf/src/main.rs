@@ -19,11 +19,17 @@ mod maps;
 mod nodes;
 mod packet;
 mod query;
+mod headers;
 mod reply;
+mod usual;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::error;
 use failover_common::counters::Counter;
+
+use frame::{ETHERNET_LEN, Ethernet};
+use headers::{V4, V6};
+use packet::Window;
 
 /// Why a packet is not answered.
 enum Stop {
@@ -35,6 +41,7 @@ enum Stop {
 
 /// Answers queries for the names of the snapshot.
 #[xdp]
+#[inline(always)]
 fn failover(ctx: XdpContext) -> u32 {
     match answer(&ctx) {
         Ok(counter) => {
@@ -75,7 +82,25 @@ fn failover_ticks(_ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn answer(ctx: &XdpContext) -> Result<Counter, Stop> {
-    let frame = frame::parse(ctx).map_err(Stop::Pass)?;
+    let packet = Window::new(ctx);
+    let datagram = match frame::parse_ethernet(packet).map_err(Stop::Pass)? {
+        Ethernet::V4 => {
+            let datagram = frame::parse_v4(packet, ETHERNET_LEN).map_err(Stop::Pass)?;
+            if let Some(counter) = usual::answer::<V4>(ctx, packet, &datagram)? {
+                return Ok(counter);
+            }
+            datagram
+        }
+        Ethernet::V6 => {
+            let datagram = frame::parse_v6(packet, ETHERNET_LEN).map_err(Stop::Pass)?;
+            if let Some(counter) = usual::answer::<V6>(ctx, packet, &datagram)? {
+                return Ok(counter);
+            }
+            datagram
+        }
+        Ethernet::Tagged => frame::parse_tagged(packet).map_err(Stop::Pass)?,
+    };
+    let frame = frame::locate(ctx, &datagram).map_err(Stop::Pass)?;
     let query = query::parse(ctx, &frame).map_err(Stop::Pass)?;
     let found = lookup::find(ctx, &frame, &query).map_err(Stop::Pass)?;
     reply::send(ctx, &frame, &query, &found)

@@ -24,7 +24,13 @@ pub(crate) fn opaque(mut value: u64) -> u64 {
 pub(crate) struct Noise(u64);
 
 impl Noise {
-    /// Takes eight octets of the packet.
+    /// Takes eight octets that were read from the packet.
+    #[inline(always)]
+    pub(crate) fn of(octets: u64) -> Self {
+        Self(octets)
+    }
+
+    /// Takes the first eight octets of the packet.
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Option<Self> {
         load(ctx, 0).map(Self)
@@ -92,3 +98,68 @@ pub(crate) fn store<T>(ctx: &XdpContext, offset: usize, value: T) -> Option<()> 
     // SAFETY: `at` checked that the whole `T` lies within the packet.
     at(ctx, offset).map(|pointer| unsafe { *pointer = value })
 }
+
+/// Where the packet starts and ends, until a helper changes that.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    start: usize,
+    end: usize,
+}
+
+impl Window {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &XdpContext) -> Self {
+        Self {
+            start: ctx.data(),
+            end: ctx.data_end(),
+        }
+    }
+
+    /// Octets of the packet.
+    #[inline(always)]
+    pub(crate) fn len(self) -> usize {
+        self.end - self.start
+    }
+
+    /// The address of the octet at `offset`; `None` if fewer than `len` follow there. All that lies
+    /// before, from the start of the packet on, is within it as well.
+    #[inline(always)]
+    pub(crate) fn at(self, offset: usize, len: usize) -> Option<*mut u8> {
+        let place = self.start + offset;
+        (place + len <= self.end).then_some(place as *mut u8)
+    }
+
+    /// As [`Window::at`], and further on by `variable`, below `LIMIT`, which is not known before.
+    #[inline(always)]
+    pub(crate) fn behind<const LIMIT: usize>(
+        self,
+        variable: usize,
+        offset: usize,
+        len: usize,
+    ) -> Option<*mut u8> {
+        const { assert!(LIMIT.is_power_of_two()) };
+        // The verifier is told the bound by a mask that the optimiser cannot see to be none.
+        let variable = opaque(variable as u64) as usize & (LIMIT - 1);
+        let place = self.start + variable + offset;
+        (place + len <= self.end).then_some(place as *mut u8)
+    }
+}
+
+/// Reads the `T` that starts `offset` octets from a place.
+macro_rules! read {
+    ($place:expr, $offset:expr, $type:ty) => {
+        // SAFETY: a [`Window`] checked that it is there; the machines that BPF's JIT runs on load unaligned
+        // words.
+        unsafe { *$place.cast_const().offset($offset as isize).cast::<$type>() }
+    };
+}
+pub(crate) use read;
+
+/// Writes a value that starts `offset` octets from a place.
+macro_rules! write {
+    ($place:expr, $offset:expr, $value:expr) => {
+        // SAFETY: as in `read`.
+        unsafe { *$place.offset($offset as isize).cast() = $value }
+    };
+}
+pub(crate) use write;

@@ -5,7 +5,7 @@ use failover_common::{
     checksum::add64,
     cookie::{self, CLIENT_LEN, SERVER_LEN, SERVER_LENS},
     counters::Counter,
-    question::{MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, lower_case, zero_octets},
+    question::{MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, first_octets, lower_case, zero_octets},
 };
 
 use crate::{
@@ -25,6 +25,8 @@ const OPT_COOKIE_LEN: usize = OPT_LEN + 4 + CLIENT_LEN + SERVER_LEN;
 /// Options we look at; a query with more is passed.
 const MAX_OPTIONS: usize = 8;
 
+/// UDP payload that every client takes (RFC 1035 section 2.3.4).
+const CLASSIC_SIZE: usize = 512;
 /// `IN`, in network byte order.
 const CLASS_IN: u16 = 1u16.to_be();
 
@@ -32,7 +34,7 @@ const CLASS_IN: u16 = 1u16.to_be();
 pub(crate) struct Query {
     /// The question's name.
     pub name: Name,
-    /// Sum of the name as it came, unfolded.
+    /// Sum of the name as it came, unfolded, as if it ended at an even offset.
     pub name_sum: u64,
     /// Type and class, as they lie in the packet.
     pub type_class: u32,
@@ -51,8 +53,8 @@ pub(crate) struct Name {
     pub len: usize,
     /// Octets of it in whole words.
     pub whole_len: usize,
-    /// The rest of it as a lower-cased word.
-    pub last_word: u64,
+    /// The rest of it, its first octets, as a lower-cased word.
+    pub first_word: u64,
     /// Hash of it in lower case.
     pub hash: NameHash,
 }
@@ -70,12 +72,27 @@ pub(crate) struct Edns {
     pub client_cookie: u64,
 }
 
-const NO_EDNS: Edns = Edns {
+/// No OPT record.
+pub(crate) const NO_EDNS: Edns = Edns {
     opt_len: 0,
     size: 0,
     dnssec_ok: 0,
     client_cookie: 0,
 };
+
+impl Edns {
+    /// The longest message that is sent in reply.
+    #[inline(always)]
+    pub(crate) fn room(&self) -> usize {
+        if self.opt_len == 0 {
+            CLASSIC_SIZE
+        } else {
+            usize::from(self.size)
+                .max(CLASSIC_SIZE)
+                .min(usize::from(setting!(edns_udp_size)))
+        }
+    }
+}
 
 /// Parses the DNS message of a frame.
 #[inline(always)]
@@ -111,19 +128,23 @@ pub(crate) fn parse(ctx: &XdpContext, frame: &Frame) -> Result<Query, Counter> {
     )
 }
 
-/// One masked compare over flags and counts. Returns ARCOUNT, 0 or 1.
+/// Returns ARCOUNT, 0 or 1.
 #[inline(always)]
 fn parse_header(ctx: &XdpContext, frame: &Frame) -> Result<u16, Counter> {
+    let word: u64 = load(ctx, frame.dns + 2).ok_or(Counter::PassedLength)?;
+    let additional: u16 = load(ctx, frame.dns + 10).ok_or(Counter::PassedLength)?;
+    additional_count(word, additional).ok_or(Counter::PassedHeader)
+}
+
+/// ARCOUNT, 0 or 1, of a standard query: one masked compare over flags and counts, as they lie
+/// in the packet.
+#[inline(always)]
+pub(crate) fn additional_count(word: u64, additional: u16) -> Option<u16> {
     // QR, opcode and TC clear; QDCOUNT 1, ANCOUNT and NSCOUNT 0.
     const MASK: u64 = u64::from_le_bytes([0xfa, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     const WANT: u64 = u64::from_le_bytes([0, 0, 0, 1, 0, 0, 0, 0]);
-    let word: u64 = load(ctx, frame.dns + 2).ok_or(Counter::PassedLength)?;
-    let additional: u16 = load(ctx, frame.dns + 10).ok_or(Counter::PassedLength)?;
     let additional = u16::from_be(additional);
-    if word.to_le() & MASK != WANT || additional > 1 {
-        return Err(Counter::PassedHeader);
-    }
-    Ok(additional)
+    (word.to_le() & MASK == WANT && additional <= 1).then_some(additional)
 }
 
 /// The OPT record without options that ends the message, if that is what ends it.
@@ -136,17 +157,17 @@ fn bare_opt_at_end(ctx: &XdpContext, frame: &Frame) -> Option<Result<Edns, Count
         return None;
     }
     let opt = frame.dns + frame.message_len - OPT_LEN;
-    // Owner, type, size, extended rcode, version, DO; then other flags and the length of options.
-    let word: u64 = load(ctx, opt)?;
-    let rest: u16 = load(ctx, opt + 9)?;
-    let word = word.to_le();
-    if word & 0xff_ffff != 0x29_0000 || rest != 0 {
-        return None;
-    }
-    Some(edns(word))
+    bare_opt(load(ctx, opt)?, load(ctx, opt + 9)?)
 }
 
-/// The fields of an OPT record's first eight octets.
+/// The OPT record with these first eight octets and last two, if it has no options.
+#[inline(always)]
+pub(crate) fn bare_opt(word: u64, options_len: u16) -> Option<Result<Edns, Counter>> {
+    let word = word.to_le();
+    (word & 0xff_ffff == 0x29_0000 && options_len == 0).then(|| edns(word))
+}
+
+/// The fields of an OPT record's first eight octets: owner, type, size, extended rcode, version, DO.
 #[inline(always)]
 fn edns(word: u64) -> Result<Edns, Counter> {
     if (word >> 48) as u8 != 0 {
@@ -253,10 +274,7 @@ fn read_question(
     let (name, name_sum) =
         read_name(ctx, noise, question, name_len).ok_or(Counter::PassedQuestion)?;
     let type_class: u32 = load(ctx, question + name_len).ok_or(Counter::PassedQuestion)?;
-    let [qtype, class] = [type_class.to_le() as u16, (type_class.to_le() >> 16) as u16];
-    if class != CLASS_IN.to_le() {
-        return Err(Counter::PassedClass);
-    }
+    let qtype = type_in(type_class).ok_or(Counter::PassedClass)?;
     let edns = Edns {
         opt_len: noise.bound::<0x3f>(edns.opt_len),
         size: noise.forget(u64::from(edns.size)) as u16,
@@ -267,12 +285,20 @@ fn read_question(
         name,
         name_sum,
         type_class,
-        qtype: qtype.swap_bytes(),
+        qtype,
         edns,
     })
 }
 
-/// Reads a name of `len` octets once: hash, last word, and its unfolded sum.
+/// The type, in host byte order, of type and class as they lie in the packet, if the class is IN.
+#[inline(always)]
+pub(crate) fn type_in(type_class: u32) -> Option<u16> {
+    let [qtype, class] = [type_class.to_le() as u16, (type_class.to_le() >> 16) as u16];
+    (class == CLASS_IN.to_le()).then(|| qtype.swap_bytes())
+}
+
+/// Reads a name of `len` octets once: hash, first word, and its unfolded sum, as if its last word
+/// started at an even offset.
 #[inline(always)]
 pub(crate) fn read_name(
     ctx: &XdpContext,
@@ -287,29 +313,35 @@ pub(crate) fn read_name(
     let loop_end = noise.bound::<0xf8>(whole_len);
     let mut offset = 0;
     while offset < loop_end {
-        let word: u64 = load(ctx, start + offset)?;
+        let word: u64 = load(ctx, word_place(start + len, offset))?;
         sum = add64(sum, word);
         hash = hash.add(lower_case(word.to_le()));
         offset += 8;
     }
-    let mut last_word = 0;
+    let mut first_word = 0;
     if len & 7 != 0 {
-        // The word that ends with the name; what precedes it in the word, at the least the
-        // DNS header, is shifted out.
-        let word: u64 = load(ctx, start + len - 8)?;
-        let word = word.to_le() >> ((8 - (len & 7)) * 8);
+        // The word in which the name starts; what precedes it there is at the least the DNS header.
+        let word: u64 = load(ctx, word_place(start + len, whole_len))?;
+        let word = first_octets(word.to_le(), len & 7);
         sum = add64(sum, word.to_le());
-        last_word = lower_case(word);
-        hash = hash.add(last_word);
+        first_word = lower_case(word);
+        hash = hash.add(first_word);
     }
     let name = Name {
         start,
         len,
         whole_len,
-        last_word: noise.forget(last_word),
+        first_word: noise.forget(first_word),
         hash,
     };
     Some((name, noise.forget(sum)))
+}
+
+/// Where the word is that ends `offset` octets before `end`.
+#[inline(always)]
+fn word_place(end: usize, offset: usize) -> usize {
+    // Never negative, which the verifier is told by a mask.
+    (end - 8 - offset) & 0x1ff
 }
 
 /// Whether a name is the one with these words.
@@ -323,16 +355,17 @@ pub(crate) fn is_named<const WORDS: usize>(
     words: &[u64; WORDS],
 ) -> bool {
     let loop_end = noise.bound::<0xf8>(name.whole_len);
+    let end = name.start + name.len;
     let mut index = 0;
     while index < WORDS {
         if index * 8 >= loop_end {
             break;
         }
-        match load::<u64>(ctx, name.start + index * 8) {
-            Some(word) if lower_case(word.to_le()) == words[index] => {}
+        match load::<u64>(ctx, word_place(end, index * 8)) {
+            Some(word) if lower_case(word.to_le()) == words[WORDS - 1 - index] => {}
             _ => return false,
         }
         index += 1;
     }
-    name.whole_len == name.len || (index < WORDS && words[index] == name.last_word)
+    name.whole_len == name.len || (index < WORDS && words[WORDS - 1 - index] == name.first_word)
 }

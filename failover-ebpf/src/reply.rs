@@ -10,7 +10,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use failover_common::{
-    checksum::{add64, fold, shift_odd64},
+    checksum::{add64, shift_odd64},
     cookie::{self, CLIENT_LEN, OPTION, SERVER_LEN},
     counters::Counter,
     layout::{A_RECORD_LEN, AAAA_RECORD_LEN, Answer, Cell, TAIL_LEN, Tail, TailHeader},
@@ -19,24 +19,19 @@ use failover_common::{
 
 use crate::{
     Stop,
-    frame::{Frame, IPV4_LEN, UDP, UDP_LEN},
+    frame::{Frame, IPV4_LEN, UDP_LEN},
+    headers::{self, Headers, Message, Network, V4, V6, body_sum},
     lookup::{Found, next_turn},
     maps::{ANSWERS, LARGE_ANSWERS, STATE, setting, shared},
     packet::{self, Noise, load, opaque, store},
     query::{Edns, HEADER_LEN, Name, OPT_LEN, Query, TYPE_CLASS_LEN},
 };
 
-/// UDP payload that every client takes (RFC 1035 section 2.3.4).
-const CLASSIC_SIZE: usize = 512;
 /// Growth at the front that every driver with headroom allows: 256 octets less the kernel's
 /// `struct xdp_frame`.
-const MAX_HEAD_GROWTH: usize = 192;
+pub(crate) const MAX_HEAD_GROWTH: usize = 192;
 /// Longest question.
 const MAX_QUESTION: usize = MAX_NAME_LEN + TYPE_CLASS_LEN;
-/// TTL and hop limit of replies.
-const TTL: u8 = 64;
-/// RD in the flags of a header, as they lie in the packet.
-const RD: u16 = 0x0100u16.to_be();
 /// Where the response code is.
 const RCODE: u16 = 0x000fu16.to_be();
 /// It says that the server failed.
@@ -129,14 +124,7 @@ pub(crate) fn send(
 #[inline(always)]
 fn plan(noise: Noise, query: &Query, found: &Found) -> Result<Plan, Counter> {
     let opt_len = query.edns.opt_len;
-    let room = if opt_len == 0 {
-        CLASSIC_SIZE
-    } else {
-        usize::from(query.edns.size)
-            .max(CLASSIC_SIZE)
-            .min(usize::from(setting!(edns_udp_size)))
-    };
-    let room = noise.bound::<0x7ff>(room);
+    let room = noise.bound::<0x7ff>(query.edns.room());
     let sent = found.sent;
     let answer_len = sent * found.record_len;
     let opt_count = u16::from(opt_len != 0);
@@ -244,42 +232,28 @@ fn write(
         write_opt(ctx, frame, at, query.edns)?
     };
 
-    let flags = u32::from(found.flags.to_le()) << 16;
-    let recursion_desired = u32::from(RD.to_le()) << 16;
-    let id_flags = id_flags & (0xffff | recursion_desired) | flags;
-    let counts = u64::from(1u16.to_be())
-        | u64::from(plan.answer_count.to_be()) << 16
-        | u64::from(plan.authority_count.to_be()) << 32
-        | u64::from(plan.additional_count.to_be()) << 48;
-    // The records start where the question ends: at an odd offset if the name is odd.
-    let odd = query.name.len & 1 == 1;
-    let records_sum = u64::from(query.type_class) + answer_sum + plan.tail_sum;
-    let sum = address_sum
-        + u64::from(ports)
-        + u64::from(u16::from(UDP).to_be())
-        // Once in the pseudo header, once in the header itself.
-        + 2 * u64::from(udp_len.to_be())
-        + u64::from(id_flags)
-        + query.name_sum
-        + shift_odd64(records_sum, odd)
-        + shift_odd64(opt_sum, odd ^ (plan.tail_len & 1 == 1));
-    let checksum = match !fold(add64(sum, counts)) {
-        0 => 0xffff,
-        checksum => checksum,
+    let records_sum = query.name_sum + u64::from(query.type_class) + answer_sum + plan.tail_sum;
+    let message = Message {
+        ports,
+        id_flags,
+        flags: found.flags,
+        counts: [
+            1u16.to_be(),
+            plan.answer_count.to_be(),
+            plan.authority_count.to_be(),
+            plan.additional_count.to_be(),
+        ],
+        udp_len,
+        address_sum,
+        body_sum: body_sum(records_sum, opt_sum, query.name.len, plan.tail_len),
     };
-    let udp = u64::from(ports.rotate_left(16))
-        | u64::from(udp_len.to_be()) << 32
-        | u64::from(checksum) << 48;
-    write_headers(ctx, frame.udp, udp, id_flags, counts)
+    write_headers(ctx, frame.udp, message.headers())
 }
-
-/// UDP and DNS header.
-type Headers = [u8; UDP_LEN + HEADER_LEN];
 
 /// Ports, and ID and flags, of the query.
 #[inline(always)]
 fn read_headers(ctx: &XdpContext, at: usize) -> Option<(u32, u32)> {
-    let headers: *const Headers = packet::at(ctx, at)?;
+    let headers: *const [u8; UDP_LEN + HEADER_LEN] = packet::at(ctx, at)?;
     // SAFETY: `at` checked the whole of it; see there on alignment.
     unsafe {
         Some((
@@ -289,10 +263,10 @@ fn read_headers(ctx: &XdpContext, at: usize) -> Option<(u32, u32)> {
     }
 }
 
-/// In words, as they lie in the packet: a packed struct would be written octet by octet.
+/// Writes UDP and DNS header.
 #[inline(always)]
-fn write_headers(ctx: &XdpContext, at: usize, udp: u64, id_flags: u32, counts: u64) -> Option<()> {
-    let headers: *mut Headers = packet::at(ctx, at)?;
+fn write_headers(ctx: &XdpContext, at: usize, (udp, id_flags, counts): Headers) -> Option<()> {
+    let headers: *mut [u8; UDP_LEN + HEADER_LEN] = packet::at(ctx, at)?;
     // SAFETY: `at` checked the whole of it; see there on alignment.
     unsafe {
         *headers.cast::<u64>() = udp;
@@ -305,7 +279,6 @@ fn write_headers(ctx: &XdpContext, at: usize, udp: u64, id_flags: u32, counts: u
 /// Addresses swapped, tags and type kept.
 #[inline(always)]
 fn write_ethernet(ctx: &XdpContext, frame: &Frame, shift: usize) -> Option<()> {
-    const ADDRESS: u64 = 0xffff_ffff_ffff;
     // The first eight octets, and the last eight.
     let from: *const [u8; 14] = packet::at(ctx, shift)?;
     // SAFETY: `at` checked the whole header; see there on alignment.
@@ -316,11 +289,12 @@ fn write_ethernet(ctx: &XdpContext, frame: &Frame, shift: usize) -> Option<()> {
     } else {
         0
     };
+    let (start, end) = headers::ethernet(start, end);
     let to: *mut [u8; 14] = packet::at(ctx, 0)?;
     // SAFETY: as above.
     unsafe {
-        *to.cast::<u64>() = end & ADDRESS | start << 48;
-        *to.cast::<u8>().add(6).cast::<u64>() = start & ADDRESS | end & !ADDRESS;
+        *to.cast::<u64>() = start;
+        *to.cast::<u8>().add(6).cast::<u64>() = end;
     }
     if frame.l2_len > 14 {
         store(ctx, 14, tags)?;
@@ -421,7 +395,7 @@ fn less(a: u64, b: u64) -> u64 {
 
 /// Which record comes first on this turn: each in proportion to its weight.
 #[inline(always)]
-fn first_record<const RECORDS: usize, const BYTES: usize>(
+pub(crate) fn first_record<const RECORDS: usize, const BYTES: usize>(
     answer: &Answer<RECORDS, BYTES>,
     turn: u64,
 ) -> usize {
@@ -527,13 +501,12 @@ fn move_pointers(
 /// Our OPT record: our size, version 0, DO as it came, a cookie. Returns its sum.
 #[inline(always)]
 fn write_opt(ctx: &XdpContext, frame: &Frame, at: usize, edns: Edns) -> Option<u64> {
-    let word =
-        0x29_0000 | u64::from(setting!(edns_udp_size).to_be().to_le()) << 24 | edns.dnssec_ok << 63;
+    let word = headers::opt(setting!(edns_udp_size), edns.dnssec_ok);
     let options_len = (edns.opt_len - OPT_LEN) as u8;
-    store(ctx, at, word.to_le())?;
+    store(ctx, at, word)?;
     store(ctx, at + 8, 0u16)?;
     store(ctx, at + 10, options_len)?;
-    let sum = add64(0, word.to_le()) + u64::from(u16::from_ne_bytes([options_len, 0]));
+    let sum = add64(0, word) + u64::from(u16::from_ne_bytes([options_len, 0]));
     if options_len == 0 {
         return Some(sum);
     }
@@ -595,21 +568,17 @@ fn write_ip(ctx: &XdpContext, frame: &Frame, shift: usize, udp_len: u16) -> Opti
     let to = frame.noise.bound::<0x1f>(frame.l2_len);
     let from = shift + to;
     let sum = if frame.ip_len == IPV4_LEN {
-        let [start, id, _, source, destination]: [u32; 5] = load(ctx, from)?;
-        let total_len = udp_len + IPV4_LEN as u16;
-        let start = start & 0xffff | u32::from(total_len.to_be()) << 16;
-        let ttl = u32::from(TTL) | u32::from(UDP) << 8;
-        let addresses = u64::from(source) + u64::from(destination);
-        let checksum = !fold(u64::from(start) + u64::from(id) + u64::from(ttl) + addresses);
-        let ttl = ttl | u32::from(checksum) << 16;
-        store(ctx, to, [start, id, ttl, destination, source])?;
-        addresses
+        turn_ip::<V4>(ctx, from, to, udp_len)?
     } else {
-        let [start, s0, s1, d0, d1]: [u64; 5] = load(ctx, from)?;
-        let rest = u32::from(udp_len.to_be()) | u32::from(UDP) << 16 | u32::from(TTL) << 24;
-        let start = start & 0xffff_ffff | u64::from(rest) << 32;
-        store(ctx, to, [start, d0, d1, s0, s1])?;
-        add64(add64(add64(add64(0, s0), s1), d0), d1)
+        turn_ip::<V6>(ctx, from, to, udp_len)?
     };
     Some(frame.noise.forget(sum))
+}
+
+/// Reads an IP header and writes that of the reply. Returns the sum of the addresses.
+#[inline(always)]
+fn turn_ip<N: Network>(ctx: &XdpContext, from: usize, to: usize, udp_len: u16) -> Option<u64> {
+    let (header, sum) = N::reply(load(ctx, from)?, udp_len);
+    store(ctx, to, header)?;
+    Some(sum)
 }

@@ -147,6 +147,7 @@ impl AddressAnswer {
                     records: records.thresholds.len() as u8,
                     sent: records.sent,
                     follow: Follow::NameServers as u8,
+                    sum: checksum::sum(&records.bytes),
                     weight_total: records.thresholds.last().copied().unwrap_or(1),
                     weight_step: records.weight_step,
                     ..header

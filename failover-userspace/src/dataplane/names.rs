@@ -118,10 +118,6 @@ impl Names {
         };
         let (words, used) = question::words(octets).ok_or_else(too_long)?;
         let hash = question::hash(self.shape.seed, &words[..used]);
-        let mut padded = [0; 8 * question::MAX_NAME_WORDS];
-        for (octets, word) in padded.as_chunks_mut().0.iter_mut().zip(&words) {
-            *octets = word.to_le_bytes();
-        }
         let mut slot = NameSlot {
             born,
             died: u64::MAX,
@@ -131,10 +127,11 @@ impl Names {
             tail: target.tail,
             name: [0; NameSlot::INLINE],
         };
-        if octets.len() <= NameSlot::INLINE {
-            slot.name.copy_from_slice(&padded[..NameSlot::INLINE]);
+        if let Some(padded) = question::padded(octets) {
+            slot.name = padded;
         } else {
-            let index = self.long.put(&LongName { name: padded })?;
+            let name = question::padded(octets).ok_or_else(too_long)?;
+            let index = self.long.put(&LongName { name })?;
             slot.name[..8].copy_from_slice(&u64::from(index).to_ne_bytes());
         }
         let home = hash.home(self.shape.mask);
