@@ -14,7 +14,10 @@ const RD: u16 = 0x0100u16.to_be();
 #[inline(always)]
 pub(crate) fn ethernet(start: u64, end: u64) -> (u64, u64) {
     const ADDRESS: u64 = 0xffff_ffff_ffff;
-    (end & ADDRESS | start << 48, start & ADDRESS | end & !ADDRESS)
+    (
+        end & ADDRESS | start << 48,
+        start & ADDRESS | end & !ADDRESS,
+    )
 }
 
 /// A version of IP.

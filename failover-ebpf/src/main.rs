@@ -14,12 +14,12 @@
 )]
 
 mod frame;
+mod headers;
 mod lookup;
 mod maps;
 mod nodes;
 mod packet;
 mod query;
-mod headers;
 mod reply;
 mod usual;
 

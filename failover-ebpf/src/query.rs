@@ -5,7 +5,9 @@ use failover_common::{
     checksum::add64,
     cookie::{self, CLIENT_LEN, SERVER_LEN, SERVER_LENS},
     counters::Counter,
-    question::{MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, first_octets, lower_case, zero_octets},
+    question::{
+        MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, NameHasher, first_octets, lower_case, zero_octets,
+    },
 };
 
 use crate::{
@@ -306,7 +308,7 @@ pub(crate) fn read_name(
     start: usize,
     len: usize,
 ) -> Option<(Name, u64)> {
-    let mut hash = NameHash::new(setting!(seed));
+    let mut hash = NameHasher::new(setting!(seed));
     let mut sum = 0;
     let whole_len = len & !7;
     // What the loop teaches the verifier about its end must not stick to the length.
@@ -332,7 +334,7 @@ pub(crate) fn read_name(
         len,
         whole_len,
         first_word: noise.forget(first_word),
-        hash,
+        hash: hash.finish(),
     };
     Some((name, noise.forget(sum)))
 }

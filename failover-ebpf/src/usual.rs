@@ -15,7 +15,7 @@ use failover_common::{
         A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, NO_TAIL, NameSlot, SmallAnswer,
         State, TAIL_LEN, Tail, size::SMALL_ANSWER,
     },
-    question::{NameHash, first_octets, lower_case},
+    question::{NameHash, NameHasher, first_octets, lower_case},
 };
 
 use crate::{
@@ -25,7 +25,9 @@ use crate::{
     lookup::{TYPE_A, TYPE_AAAA, find_tag, next_turn, select, words},
     maps::{ANSWERS, SERVICE_HITS, SERVICES, STATE, TAILS, setting, shared},
     packet::{Noise, Window, opaque, read, ticks, write},
-    query::{Edns, HEADER_LEN, NO_EDNS, OPT_LEN, TYPE_CLASS_LEN, additional_count, bare_opt, type_in},
+    query::{
+        Edns, HEADER_LEN, NO_EDNS, OPT_LEN, TYPE_CLASS_LEN, additional_count, bare_opt, type_in,
+    },
     reply::{MAX_HEAD_GROWTH, first_record},
 };
 
@@ -149,12 +151,13 @@ fn parse<N: Network>(packet: Window, datagram: &Datagram) -> Option<Query> {
     if qtype != TYPE_A && qtype != TYPE_AAAA {
         return None;
     }
+    let mut hash = NameHasher::new(setting!(seed));
     let mut query = Query {
         name_len,
         // Before the name there are headers.
         name: core::array::from_fn(|index| read!(end, -8 * (index as isize + 1), u64)),
         key: [0; WORDS],
-        hash: NameHash::new(setting!(seed)),
+        hash: hash.finish(),
         name_sum: 0,
         type_class,
         is_v6: opaque(u64::from(qtype == TYPE_AAAA)) as usize,
@@ -172,8 +175,9 @@ fn parse<N: Network>(packet: Window, datagram: &Datagram) -> Option<Query> {
         };
         query.name_sum = add64(query.name_sum, word.to_le());
         query.key[index] = lower_case(word);
-        query.hash = query.hash.add(query.key[index]);
+        hash = hash.add(query.key[index]);
     }
+    query.hash = hash.finish();
     query.name_len = noise.bound::<{ NAMES - 1 }>(name_len);
     Some(query)
 }
@@ -197,7 +201,11 @@ fn find(query: &Query) -> Option<Reply> {
         return None;
     }
     let service = SERVICES.get(slot.target)?;
-    let cell = if query.is_v6 == 0 { &service.a } else { &service.aaaa };
+    let cell = if query.is_v6 == 0 {
+        &service.a
+    } else {
+        &service.aaaa
+    };
     let index = select(cell, generation).ok()?;
     if index & Cell::LARGE != 0 {
         return None;
@@ -242,12 +250,8 @@ fn find(query: &Query) -> Option<Reply> {
 fn write<N: Network>(ctx: &XdpContext, query: &Query, reply: &Reply, growth: usize) -> Option<()> {
     let name_len = query.name_len;
     let edns = &query.edns;
-    let udp_len = UDP_LEN
-        + HEADER_LEN
-        + name_len
-        + TYPE_CLASS_LEN
-        + reply.records_len()
-        + edns.opt_len;
+    let udp_len =
+        UDP_LEN + HEADER_LEN + name_len + TYPE_CLASS_LEN + reply.records_len() + edns.opt_len;
     let udp_len = udp_len as u16;
 
     // What follows is written over what is read from first.
@@ -334,7 +338,10 @@ fn write_records<const LEN: usize>(
         // There is room for so many, which the verifier does not know.
         const { assert!((SMALL_ANSWER / LEN).is_power_of_two()) };
         let from = (record & (SMALL_ANSWER / LEN - 1)) * LEN;
-        let from = (&raw const reply.answer.bytes).cast_mut().cast::<u8>().wrapping_add(from);
+        let from = (&raw const reply.answer.bytes)
+            .cast_mut()
+            .cast::<u8>()
+            .wrapping_add(from);
         write!(to, 0, read!(from, 0, u64));
         write!(to, 8, read!(from, 8, u64));
         if LEN == AAAA_RECORD_LEN {
