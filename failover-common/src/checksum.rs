@@ -23,6 +23,16 @@ pub const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
+/// Whether what has this unfolded sum, below 2^48, has its checksum in it, and the right one.
+#[inline(always)]
+#[must_use]
+pub const fn is_right(sum: u64) -> bool {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    // Below 2^17 + 1, and a multiple of 65535 but 0.
+    sum == 0xffff || sum == 2 * 0xffff
+}
+
 /// The sum of a piece that starts at an odd offset of the message (RFC 1071 section 2(B)).
 #[inline(always)]
 #[must_use]
@@ -61,6 +71,18 @@ mod tests {
     fn rfc_1071_example() {
         let sum = sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
         assert_eq!(sum.to_ne_bytes(), [0xdd, 0xf2]);
+    }
+
+    #[test]
+    fn a_sum_is_right_if_it_folds_to_all_ones() {
+        for high in [0, 1, 2, 0xfffe, 0xffff] {
+            for middle in [0, 1, 0xfffe, 0xffff, 0x1_0000, 0x1_ffff, 0xffff_ffff] {
+                for low in 0..=0xffff {
+                    let sum = (high << 32) + (middle << 16) + low;
+                    assert_eq!(is_right(sum), fold(sum) == 0xffff, "{sum:x}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -42,70 +42,42 @@ pub const fn zero_octets(word: u64) -> u64 {
 
 /// A seeded hash over the words of a name, from the last on.
 ///
-/// Each word is multiplied by a power of its own, so that the processor need not wait for one
-/// word's product before it takes the next.
+/// What differs in the first octets of a name, the highest of the last word that is added, is seen
+/// in the highest bits only: so these are what a home slot is chosen by.
 ///
 /// Not keyed against attackers: only names of the configuration are ever inserted, so that
 /// a query can at worst miss.
 #[derive(Clone, Copy, Debug)]
-pub struct NameHasher {
-    seed: u64,
-    power: u64,
-    sum: u64,
-}
+pub struct NameHash(u64);
 
-impl NameHasher {
+impl NameHash {
     /// Starts a hash.
     #[inline(always)]
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            power: MULTIPLIER,
-            sum: 0,
-        }
+        Self(seed)
     }
 
     /// Adds a lower-cased word.
     #[inline(always)]
     #[must_use]
     pub const fn add(self, word: u64) -> Self {
-        let word = word ^ self.seed;
-        // The highest octets of a product are all that a factor's highest octet changes.
-        let product = (word ^ (word >> 32)).wrapping_mul(self.power);
-        Self {
-            seed: self.seed,
-            power: self.power.wrapping_mul(MULTIPLIER),
-            sum: self.sum.wrapping_add(product),
-        }
+        let mixed = (self.0 ^ word).wrapping_mul(MULTIPLIER);
+        Self(mixed ^ (mixed >> 32))
     }
 
-    /// The hash of all that was added.
-    #[inline(always)]
-    #[must_use]
-    pub const fn finish(self) -> NameHash {
-        let mixed = (self.sum ^ (self.sum >> 32)).wrapping_mul(MULTIPLIER);
-        NameHash(mixed ^ (mixed >> 32))
-    }
-}
-
-/// The hash of a name.
-#[derive(Clone, Copy, Debug)]
-pub struct NameHash(u64);
-
-impl NameHash {
     /// The home slot among `mask + 1` (a power of two).
     #[inline(always)]
     #[must_use]
     pub const fn home(self, mask: u32) -> u32 {
-        self.0 as u32 & mask
+        self.0.swap_bytes() as u32 & mask
     }
 
     /// 24 other bits of the hash and the length of the name: what is compared before the name.
     #[inline(always)]
     #[must_use]
     pub const fn tag(self, len: u8) -> u32 {
-        ((self.0 >> 40) as u32) << 8 | len as u32
+        self.0 as u32 & !0xff | len as u32
     }
 }
 
@@ -190,8 +162,7 @@ pub fn padded<const LEN: usize>(name: &[u8]) -> Option<[u8; LEN]> {
 pub fn hash(seed: u64, words: &[u64]) -> NameHash {
     words
         .iter()
-        .fold(NameHasher::new(seed), |hash, word| hash.add(*word))
-        .finish()
+        .fold(NameHash::new(seed), |hash, word| hash.add(*word))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Ethernet, IP and UDP: is this a datagram to the name server?
 
 use aya_ebpf::programs::XdpContext;
-use failover_common::{checksum::fold, counters::Counter, settings::MAX_LISTEN};
+use failover_common::{checksum::is_right, counters::Counter, settings::MAX_LISTEN};
 
 use crate::{
     maps::setting,
@@ -162,7 +162,7 @@ pub(crate) fn parse_v4(packet: Window, l2_len: usize) -> Result<Datagram, Counte
         + u64::from(ttl)
         + u64::from(source)
         + u64::from(destination);
-    if fold(sum) != 0xffff {
+    if !is_right(sum) {
         return Err(Counter::PassedChecksum);
     }
     let udp_len = usize::from(u16::from_be(read!(headers, 24, u16)));

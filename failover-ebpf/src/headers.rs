@@ -66,8 +66,8 @@ impl Network for V6 {
 
 /// What the UDP and the DNS header of a reply say.
 pub(crate) struct Message {
-    /// Ports of the query.
-    pub ports: u32,
+    /// Source and destination port of the query.
+    pub ports: [u16; 2],
     /// ID and flags of the query.
     pub id_flags: u32,
     /// Flags of the reply in network byte order, without RD.
@@ -94,8 +94,10 @@ impl Message {
         let id_flags = self.id_flags & (0xffff | recursion_desired) | flags;
         let [questions, answers, authority, additional] = self.counts.map(u64::from);
         let counts = questions | answers << 16 | authority << 32 | additional << 48;
+        let [source, destination] = self.ports;
         let sum = self.address_sum
-            + u64::from(self.ports)
+            + u64::from(source)
+            + u64::from(destination)
             + u64::from(u16::from(UDP).to_be())
             // Once in the pseudo header, once in the header itself.
             + 2 * u64::from(self.udp_len.to_be())
@@ -105,7 +107,8 @@ impl Message {
             0 => 0xffff,
             checksum => checksum,
         };
-        let udp = u64::from(self.ports.rotate_left(16))
+        let udp = u64::from(destination)
+            | u64::from(source) << 16
             | u64::from(self.udp_len.to_be()) << 32
             | u64::from(checksum) << 48;
         (udp, id_flags, counts)

@@ -5,9 +5,7 @@ use failover_common::{
     checksum::add64,
     cookie::{self, CLIENT_LEN, SERVER_LEN, SERVER_LENS},
     counters::Counter,
-    question::{
-        MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, NameHasher, first_octets, lower_case, zero_octets,
-    },
+    question::{MAX_NAME_LEN, MAX_NAME_WORDS, NameHash, first_octets, lower_case, zero_octets},
 };
 
 use crate::{
@@ -164,9 +162,20 @@ fn bare_opt_at_end(ctx: &XdpContext, frame: &Frame) -> Option<Result<Edns, Count
 
 /// The OPT record with these first eight octets and last two, if it has no options.
 #[inline(always)]
-pub(crate) fn bare_opt(word: u64, options_len: u16) -> Option<Result<Edns, Counter>> {
+fn bare_opt(word: u64, options_len: u16) -> Option<Result<Edns, Counter>> {
     let word = word.to_le();
     (word & 0xff_ffff == 0x29_0000 && options_len == 0).then(|| edns(word))
+}
+
+/// The same of version 0 only: one masked compare.
+#[inline(always)]
+pub(crate) fn bare_opt_of_version_0(word: u64, options_len: u16) -> Option<Edns> {
+    const OWNER_TYPE_VERSION: u64 = 0x00ff_0000_00ff_ffff;
+    let word = word.to_le();
+    if word & OWNER_TYPE_VERSION != 0x29_0000 || options_len != 0 {
+        return None;
+    }
+    edns(word).ok()
 }
 
 /// The fields of an OPT record's first eight octets: owner, type, size, extended rcode, version, DO.
@@ -292,6 +301,12 @@ fn read_question(
     })
 }
 
+/// A type and class IN, as they lie in the packet.
+#[inline(always)]
+pub(crate) const fn in_class_in(qtype: u16) -> u32 {
+    (qtype.to_be() as u32 | (CLASS_IN as u32) << 16).to_le()
+}
+
 /// The type, in host byte order, of type and class as they lie in the packet, if the class is IN.
 #[inline(always)]
 pub(crate) fn type_in(type_class: u32) -> Option<u16> {
@@ -308,7 +323,7 @@ pub(crate) fn read_name(
     start: usize,
     len: usize,
 ) -> Option<(Name, u64)> {
-    let mut hash = NameHasher::new(setting!(seed));
+    let mut hash = NameHash::new(setting!(seed));
     let mut sum = 0;
     let whole_len = len & !7;
     // What the loop teaches the verifier about its end must not stick to the length.
@@ -334,7 +349,7 @@ pub(crate) fn read_name(
         len,
         whole_len,
         first_word: noise.forget(first_word),
-        hash: hash.finish(),
+        hash,
     };
     Some((name, noise.forget(sum)))
 }

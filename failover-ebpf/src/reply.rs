@@ -252,12 +252,12 @@ fn write(
 
 /// Ports, and ID and flags, of the query.
 #[inline(always)]
-fn read_headers(ctx: &XdpContext, at: usize) -> Option<(u32, u32)> {
+fn read_headers(ctx: &XdpContext, at: usize) -> Option<([u16; 2], u32)> {
     let headers: *const [u8; UDP_LEN + HEADER_LEN] = packet::at(ctx, at)?;
     // SAFETY: `at` checked the whole of it; see there on alignment.
     unsafe {
         Some((
-            *headers.cast::<u32>(),
+            *headers.cast::<[u16; 2]>(),
             *headers.cast::<u8>().add(UDP_LEN).cast::<u32>(),
         ))
     }

@@ -15,7 +15,7 @@ use failover_common::{
         A_RECORD_LEN, AAAA_RECORD_LEN, AnswerHeader, Cell, Follow, NO_TAIL, NameSlot, SmallAnswer,
         State, TAIL_LEN, Tail, size::SMALL_ANSWER,
     },
-    question::{NameHash, NameHasher, first_octets, lower_case},
+    question::{NameHash, first_octets, lower_case},
 };
 
 use crate::{
@@ -26,7 +26,8 @@ use crate::{
     maps::{ANSWERS, SERVICE_HITS, SERVICES, STATE, TAILS, setting, shared},
     packet::{Noise, Window, opaque, read, ticks, write},
     query::{
-        Edns, HEADER_LEN, NO_EDNS, OPT_LEN, TYPE_CLASS_LEN, additional_count, bare_opt, type_in,
+        Edns, HEADER_LEN, NO_EDNS, OPT_LEN, TYPE_CLASS_LEN, additional_count,
+        bare_opt_of_version_0, in_class_in,
     },
     reply::{MAX_HEAD_GROWTH, first_record},
 };
@@ -36,6 +37,9 @@ const LONGEST_NAME: usize = NameSlot::INLINE;
 const WORDS: usize = LONGEST_NAME / 8;
 /// More than its length.
 const NAMES: usize = 2 * LONGEST_NAME;
+/// What is asked.
+const A_IN: u32 = in_class_in(TYPE_A);
+const AAAA_IN: u32 = in_class_in(TYPE_AAAA);
 /// Octets of a tail that are copied at once.
 const CHUNK: usize = 32;
 
@@ -81,6 +85,12 @@ struct Reply {
     tail_len: usize,
     /// This CPU's count of answers, which turns the rotation.
     hits: *mut u64,
+    /// The first eight octets of our OPT record.
+    opt: u64,
+    /// Sum of all that follows the DNS header.
+    body_sum: u64,
+    /// The address record whose turn it is.
+    first: usize,
 }
 
 impl Reply {
@@ -133,34 +143,33 @@ fn parse<N: Network>(packet: Window, datagram: &Datagram) -> Option<Query> {
     if name_len > LONGEST_NAME {
         return None;
     }
-    let end = packet.behind::<NAMES>(name_len, question::<N>(), TYPE_CLASS_LEN)?;
-    let edns = if additional == 0 {
-        NO_EDNS
+    let (end, edns) = if additional == 0 {
+        let end = packet.behind::<NAMES>(name_len, question::<N>(), TYPE_CLASS_LEN)?;
+        (end, NO_EDNS)
     } else {
-        let end = packet.behind::<NAMES>(name_len, question::<N>(), TYPE_CLASS_LEN + OPT_LEN)?;
-        bare_opt(
-            read!(end, TYPE_CLASS_LEN, u64),
-            read!(end, TYPE_CLASS_LEN + 9, u16),
-        )?
-        .ok()?
+        let len = TYPE_CLASS_LEN + OPT_LEN;
+        let end = packet.behind::<NAMES>(name_len, question::<N>(), len)?;
+        let word = read!(end, TYPE_CLASS_LEN, u64);
+        let options_len = read!(end, TYPE_CLASS_LEN + 9, u16);
+        (end, bare_opt_of_version_0(word, options_len)?)
     };
     // What the length was compared with would keep ways apart, see [`Noise`].
     let noise = Noise::of(read!(end, -8, u64));
     let type_class = read!(end, 0, u32);
-    let qtype = type_in(type_class)?;
-    if qtype != TYPE_A && qtype != TYPE_AAAA {
-        return None;
-    }
-    let mut hash = NameHasher::new(setting!(seed));
+    let is_v6 = match type_class {
+        A_IN => 0,
+        AAAA_IN => 1,
+        _ => return None,
+    };
     let mut query = Query {
         name_len,
         // Before the name there are headers.
         name: core::array::from_fn(|index| read!(end, -8 * (index as isize + 1), u64)),
         key: [0; WORDS],
-        hash: hash.finish(),
+        hash: NameHash::new(setting!(seed)),
         name_sum: 0,
         type_class,
-        is_v6: opaque(u64::from(qtype == TYPE_AAAA)) as usize,
+        is_v6: opaque(is_v6) as usize,
         edns,
     };
     for index in 0..WORDS {
@@ -175,9 +184,8 @@ fn parse<N: Network>(packet: Window, datagram: &Datagram) -> Option<Query> {
         };
         query.name_sum = add64(query.name_sum, word.to_le());
         query.key[index] = lower_case(word);
-        hash = hash.add(query.key[index]);
+        query.hash = query.hash.add(query.key[index]);
     }
-    query.hash = hash.finish();
     query.name_len = noise.bound::<{ NAMES - 1 }>(name_len);
     Some(query)
 }
@@ -234,14 +242,29 @@ fn find(query: &Query) -> Option<Reply> {
     let record_len = A_RECORD_LEN + query.is_v6 * (AAAA_RECORD_LEN - A_RECORD_LEN);
     let answer_len = usize::from(sent) * record_len;
     let hits = SERVICE_HITS.get_ptr_mut(slot.target)?;
+    // SAFETY: one of the two fields of this CPU's map value.
+    let hits = unsafe { hits.cast::<u64>().add(query.is_v6) };
+    // Whatever can be known is worked out while the processor waits for the call that makes room.
+    let opt = headers::opt(setting!(edns_udp_size), query.edns.dnssec_ok);
+    let opt_sum = if query.edns.opt_len == 0 {
+        0
+    } else {
+        add64(0, opt)
+    };
+    let records_sum = query.name_sum
+        + u64::from(query.type_class)
+        + u64::from(answer.header.sum)
+        + u64::from(tail.header.sum);
     Some(Reply {
         answer,
         tail,
         record_len,
         answer_len,
         tail_len,
-        // SAFETY: one of the two fields of this CPU's map value.
-        hits: unsafe { hits.cast::<u64>().add(query.is_v6) },
+        hits,
+        opt,
+        body_sum: body_sum(records_sum, opt_sum, query.name_len, tail_len),
+        first: first_record(answer, shared!(*hits)),
     })
 }
 
@@ -263,7 +286,7 @@ fn write<N: Network>(ctx: &XdpContext, query: &Query, reply: &Reply, growth: usi
     write!(to, 6, end);
     let (header, address_sum) = N::reply(read!(from, ETHERNET_LEN, N::Header), udp_len);
     write!(to, ETHERNET_LEN, header);
-    let ports = read!(from, dns::<N>() - UDP_LEN, u32);
+    let ports = read!(from, dns::<N>() - UDP_LEN, [u16; 2]);
     let id_flags = read!(from, dns::<N>(), u32);
 
     let end = packet.behind::<NAMES>(name_len, question::<N>(), TYPE_CLASS_LEN)?;
@@ -281,23 +304,15 @@ fn write<N: Network>(ctx: &XdpContext, query: &Query, reply: &Reply, growth: usi
         write_records::<AAAA_RECORD_LEN>(packet, answer, name_len, reply)?;
     }
     write_tail(packet, answer, name_len + reply.answer_len, reply)?;
-    let opt_sum = if edns.opt_len == 0 {
-        0
-    } else {
+    if edns.opt_len != 0 {
         let opt = packet.behind::<512>(name_len + reply.records_len(), answer, OPT_LEN)?;
-        let word = headers::opt(setting!(edns_udp_size), edns.dnssec_ok);
-        write!(opt, 0, word);
+        write!(opt, 0, reply.opt);
         write!(opt, 8, 0u16);
         write!(opt, 10, 0u8);
-        add64(0, word)
-    };
+    }
 
-    let AnswerHeader {
-        flags, sent, sum, ..
-    } = reply.answer.header;
+    let AnswerHeader { flags, sent, .. } = reply.answer.header;
     let tail = &reply.tail.header;
-    let records_sum =
-        query.name_sum + u64::from(query.type_class) + u64::from(sum) + u64::from(tail.sum);
     let opt_count = u16::from(edns.opt_len != 0);
     let message = Message {
         ports,
@@ -311,7 +326,7 @@ fn write<N: Network>(ctx: &XdpContext, query: &Query, reply: &Reply, growth: usi
         ],
         udp_len,
         address_sum,
-        body_sum: body_sum(records_sum, opt_sum, name_len, reply.tail_len),
+        body_sum: reply.body_sum,
     };
     let (udp, id_flags, counts) = message.headers();
     write!(to, dns::<N>() - UDP_LEN, udp);
@@ -329,7 +344,8 @@ fn write_records<const LEN: usize>(
     reply: &Reply,
 ) -> Option<()> {
     let records = usize::from(reply.answer.header.records);
-    let mut record = first_record(reply.answer, next_turn(reply.hits));
+    next_turn(reply.hits);
+    let mut record = reply.first;
     for index in 0..SMALL_ANSWER / LEN {
         if index >= records {
             break;

@@ -36,7 +36,7 @@ impl Shape {
         let count = names.clone().count();
         // No more than half of them are taken, so that few names find their home taken: in a large
         // table each step along a chain is a visit to memory.
-        let homes = (2 * count).next_power_of_two().max(64) as u32;
+        let homes = count.next_power_of_two().max(64) as u32;
         let random = RandomState::new();
         let mut attempt = 0u64;
         loop {
@@ -188,7 +188,7 @@ mod tests {
             .map(|i| name(&format!("host-{i}.service.example.com")))
             .collect();
         let shape = Shape::find(names.iter());
-        assert_eq!(shape.mask, 16_383);
+        assert_eq!(shape.mask, 8191);
         let collided = collisions(names.iter(), shape.seed, shape.mask).unwrap();
         assert_eq!(shape.slots, 16_384 + collided + 1);
         // Of 5 000 names in 16 384 slots, about a seventh find their home taken.
