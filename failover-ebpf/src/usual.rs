@@ -85,12 +85,6 @@ struct Reply {
     tail_len: usize,
     /// This CPU's count of answers, which turns the rotation.
     hits: *mut u64,
-    /// The first eight octets of our OPT record.
-    opt: u64,
-    /// Sum of all that follows the DNS header.
-    body_sum: u64,
-    /// The address record whose turn it is.
-    first: usize,
 }
 
 impl Reply {
@@ -242,29 +236,14 @@ fn find(query: &Query) -> Option<Reply> {
     let record_len = A_RECORD_LEN + query.is_v6 * (AAAA_RECORD_LEN - A_RECORD_LEN);
     let answer_len = usize::from(sent) * record_len;
     let hits = SERVICE_HITS.get_ptr_mut(slot.target)?;
-    // SAFETY: one of the two fields of this CPU's map value.
-    let hits = unsafe { hits.cast::<u64>().add(query.is_v6) };
-    // Whatever can be known is worked out while the processor waits for the call that makes room.
-    let opt = headers::opt(setting!(edns_udp_size), query.edns.dnssec_ok);
-    let opt_sum = if query.edns.opt_len == 0 {
-        0
-    } else {
-        add64(0, opt)
-    };
-    let records_sum = query.name_sum
-        + u64::from(query.type_class)
-        + u64::from(answer.header.sum)
-        + u64::from(tail.header.sum);
     Some(Reply {
         answer,
         tail,
         record_len,
         answer_len,
         tail_len,
-        hits,
-        opt,
-        body_sum: body_sum(records_sum, opt_sum, query.name_len, tail_len),
-        first: first_record(answer, shared!(*hits)),
+        // SAFETY: one of the two fields of this CPU's map value.
+        hits: unsafe { hits.cast::<u64>().add(query.is_v6) },
     })
 }
 
@@ -304,15 +283,23 @@ fn write<N: Network>(ctx: &XdpContext, query: &Query, reply: &Reply, growth: usi
         write_records::<AAAA_RECORD_LEN>(packet, answer, name_len, reply)?;
     }
     write_tail(packet, answer, name_len + reply.answer_len, reply)?;
-    if edns.opt_len != 0 {
+    let opt_sum = if edns.opt_len == 0 {
+        0
+    } else {
         let opt = packet.behind::<512>(name_len + reply.records_len(), answer, OPT_LEN)?;
-        write!(opt, 0, reply.opt);
+        let word = headers::opt(setting!(edns_udp_size), edns.dnssec_ok);
+        write!(opt, 0, word);
         write!(opt, 8, 0u16);
         write!(opt, 10, 0u8);
-    }
+        add64(0, word)
+    };
 
-    let AnswerHeader { flags, sent, .. } = reply.answer.header;
+    let AnswerHeader {
+        flags, sent, sum, ..
+    } = reply.answer.header;
     let tail = &reply.tail.header;
+    let records_sum =
+        query.name_sum + u64::from(query.type_class) + u64::from(sum) + u64::from(tail.sum);
     let opt_count = u16::from(edns.opt_len != 0);
     let message = Message {
         ports,
@@ -326,7 +313,7 @@ fn write<N: Network>(ctx: &XdpContext, query: &Query, reply: &Reply, growth: usi
         ],
         udp_len,
         address_sum,
-        body_sum: reply.body_sum,
+        body_sum: body_sum(records_sum, opt_sum, name_len, reply.tail_len),
     };
     let (udp, id_flags, counts) = message.headers();
     write!(to, dns::<N>() - UDP_LEN, udp);
@@ -344,8 +331,7 @@ fn write_records<const LEN: usize>(
     reply: &Reply,
 ) -> Option<()> {
     let records = usize::from(reply.answer.header.records);
-    next_turn(reply.hits);
-    let mut record = reply.first;
+    let mut record = first_record(reply.answer, next_turn(reply.hits));
     for index in 0..SMALL_ANSWER / LEN {
         if index >= records {
             break;
