@@ -1,4 +1,5 @@
-//! Bounds-checked access to the packet: the only place that makes pointers into it.
+//! Bounds-checked access to the packet: the only place that makes pointers into it. [`Window`] is for
+//! offsets that are constants, [`at`] for all others.
 
 use aya_ebpf::{helpers::generated::bpf_jiffies64, programs::XdpContext};
 
@@ -70,12 +71,6 @@ pub(crate) fn ticks() -> u32 {
     unsafe { bpf_jiffies64() as u32 }
 }
 
-/// Length of the packet in octets.
-#[inline(always)]
-pub(crate) fn len(ctx: &XdpContext) -> usize {
-    ctx.data_end() - ctx.data()
-}
-
 /// A pointer to the `T` at `offset`, if it lies wholly within the packet.
 ///
 /// Packet data has no alignment; the machines that BPF's JIT runs on load unaligned words.
@@ -107,6 +102,7 @@ pub(crate) struct Window {
 }
 
 impl Window {
+    /// The packet as it is now.
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Self {
         Self {
@@ -148,8 +144,8 @@ impl Window {
 /// Reads the `T` that starts `offset` octets from a place.
 macro_rules! read {
     ($place:expr, $offset:expr, $type:ty) => {
-        // SAFETY: a [`Window`] checked that it is there; the machines that BPF's JIT runs on load unaligned
-        // words.
+        // SAFETY: a `Window` checked that it is there; the machines that BPF's JIT runs on load
+        // unaligned words.
         unsafe { *$place.cast_const().offset($offset as isize).cast::<$type>() }
     };
 }
@@ -157,9 +153,10 @@ pub(crate) use read;
 
 /// Writes a value that starts `offset` octets from a place.
 macro_rules! write {
-    ($place:expr, $offset:expr, $value:expr) => {
+    ($place:expr, $offset:expr, $value:expr) => {{
+        let value = $value;
         // SAFETY: as in `read`.
-        unsafe { *$place.offset($offset as isize).cast() = $value }
-    };
+        unsafe { *$place.offset($offset as isize).cast() = value }
+    }};
 }
 pub(crate) use write;

@@ -26,7 +26,7 @@ const OPT_COOKIE_LEN: usize = OPT_LEN + 4 + CLIENT_LEN + SERVER_LEN;
 const MAX_OPTIONS: usize = 8;
 
 /// UDP payload that every client takes (RFC 1035 section 2.3.4).
-const CLASSIC_SIZE: usize = 512;
+pub(crate) const CLASSIC_SIZE: usize = 512;
 /// `IN`, in network byte order.
 const CLASS_IN: u16 = 1u16.to_be();
 
