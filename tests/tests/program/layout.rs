@@ -1,13 +1,16 @@
 //! Names and zones of every shape.
 
+use std::num::NonZeroU16;
+
+use failover::policy::{Answer, Weighted};
 use failover::wire::Family;
 use failover_common::counters::Counter;
 
 use crate::lab::{
-    Lab, TX, add_service, addresses, any_addresses, equal, ip, many, model, name, privileged, text,
-    zone,
+    Lab, TX, add_service, addresses, any_addresses, equal, ip, many, model, name, privileged,
+    stay_on_one_cpu, text, zone,
 };
-use crate::packet::{Dns, Frame, NXDOMAIN, check_reply, name_of_len};
+use crate::packet::{Dns, Frame, NXDOMAIN, Opt, check_frame, check_reply, name_of_len};
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
@@ -65,6 +68,80 @@ fn names_of_every_length() {
         match lab.run(&query) {
             (TX, reply) => assert_eq!(check_reply(&query, &reply).flags & 0xf, NXDOMAIN, "{len}"),
             (_, after) => assert_eq!(after, query, "{len}"),
+        }
+    }
+}
+
+/// The program answers the usual query on a way of its own. A tag makes a query unusual: both ways
+/// must say the same, turn by turn.
+#[test]
+fn the_usual_way_answers_as_the_general_one() {
+    if !privileged() {
+        return;
+    }
+    stay_on_one_cpu();
+    // Longest names, most addresses and tails without additional section of the usual way, and more.
+    let lengths = 3..=36;
+    let lab = || {
+        let mut model = model();
+        model.zones = vec![zone(
+            ".",
+            &[("ns1.nic", "192.0.2.53"), ("ns2.nic", "2001:db8::53")],
+        )];
+        let mut answers = vec![];
+        for len in lengths.clone() {
+            let service = add_service(&mut model, &text(&name_of_len(len)));
+            model.services[service.index()].on_all_down = any_addresses(10);
+            let addresses = [many(Family::V4, 1 + len % 9), many(Family::V6, len % 6)].concat();
+            answers.push(Answer::Addresses(
+                (1..)
+                    .zip(addresses)
+                    .map(|(place, address)| Weighted {
+                        address,
+                        // Equal ones, and others.
+                        weight: NonZeroU16::MIN.saturating_add(place * (len % 2) as u16),
+                    })
+                    .collect(),
+            ));
+        }
+        Lab::new(model, &answers)
+    };
+    let (usual, general) = (lab(), lab());
+    let ask = |lab: &Lab, frame: &Frame| {
+        let query = frame.bytes();
+        match lab.run(&query) {
+            (TX, reply) => check_frame(&query, &reply).1.to_vec(),
+            _ => panic!("{:?}: {frame:?}", lab.reasons()),
+        }
+    };
+    for len in lengths.clone() {
+        for qtype in [A, AAAA] {
+            for edns in [None, Some(0), Some(0x8000)] {
+                let mut dns = Dns::new("", qtype);
+                dns.id = len as u16 * 257;
+                dns.qname = name_of_len(len);
+                dns.qname
+                    .iter_mut()
+                    .skip(len % 2)
+                    .step_by(2)
+                    .for_each(u8::make_ascii_uppercase);
+                dns.counts[3] = u16::from(edns.is_some());
+                dns.edns = edns.map(|flags| Opt {
+                    flags,
+                    ..Opt::new(1232)
+                });
+                for frame in [Frame::v4(dns.bytes()), Frame::v6(dns.bytes())] {
+                    let mut tagged = frame.clone();
+                    tagged.tags = vec![[0x81, 0, 0, 7]];
+                    for turn in 0..3 {
+                        assert_eq!(
+                            ask(&usual, &frame),
+                            ask(&general, &tagged),
+                            "{len} {qtype} {edns:?} {turn}"
+                        );
+                    }
+                }
+            }
         }
     }
 }
