@@ -106,7 +106,8 @@ impl Context {
         Options {
             binary: self.daemon.clone(),
             xdp: Some(xdp.to_owned()),
-            more: Vec::new(),
+            // The next name server is to find the interfaces free.
+            more: vec!["--detach-on-exit".to_owned()],
             output: Output::Log,
         }
     }
