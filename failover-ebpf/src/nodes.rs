@@ -228,7 +228,13 @@ fn may_be_ours(ctx: &XdpContext, dns: usize, len: usize) -> bool {
     let Some(end) = end.checked_sub(8).and_then(|at| load::<u64>(ctx, at)) else {
         return false;
     };
-    let (word, bit) = Ends::place(lower_case(end.to_le()));
+    may_end_ours(end)
+}
+
+/// Whether the name of one of our zones may end with these eight octets, as they lie in the packet.
+#[inline(always)]
+pub(crate) fn may_end_ours(octets: u64) -> bool {
+    let (word, bit) = Ends::place(lower_case(octets.to_le()));
     setting!(zone_ends.0[word & 7]) >> bit & 1 != 0
 }
 

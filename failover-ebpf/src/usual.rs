@@ -25,6 +25,7 @@ use crate::{
     headers::{self, Message, Network, body_sum},
     lookup::{TYPE_A, TYPE_AAAA, find_tag, next_turn, select, words},
     maps::{ANSWERS, SERVICE_HITS, SERVICES, STATE, TAILS, setting, shared},
+    nodes::may_end_ours,
     packet::{Noise, Window, opaque, read, ticks, write},
     query::{
         CLASSIC_SIZE, Edns, HEADER_LEN, NO_EDNS, OPT_LEN, TYPE_CLASS_LEN, additional_count,
@@ -91,6 +92,16 @@ struct Reply {
     hits: *mut u64,
 }
 
+/// What is there for a query.
+enum Found {
+    /// The usual.
+    Reply(Reply),
+    /// Nothing: no zone of ours ends as the name does. That is usual as well, and needs no second look.
+    Outside,
+    /// Something else, or nothing.
+    Unusual,
+}
+
 impl Reply {
     /// Octets of the records, without OPT.
     #[inline(always)]
@@ -106,11 +117,13 @@ pub(crate) fn answer<N: Network>(
     packet: Window,
     datagram: &Datagram,
 ) -> Result<Option<Counter>, Stop> {
-    let Some((query, reply)) = parse::<N>(packet, datagram).and_then(|query| {
-        let reply = find(&query)?;
-        Some((query, reply))
-    }) else {
+    let Some(query) = parse::<N>(packet, datagram) else {
         return Ok(None);
+    };
+    let reply = match find(&query) {
+        Found::Reply(reply) => reply,
+        Found::Outside => return Err(Stop::Pass(Counter::PassedName)),
+        Found::Unusual => return Ok(None),
     };
     // The query's OPT makes room for ours.
     let growth = reply.records_len();
@@ -138,7 +151,7 @@ fn parse<N: Network>(packet: Window, datagram: &Datagram) -> Option<Query> {
     let name_len = datagram
         .message_len
         .wrapping_sub(HEADER_LEN + TYPE_CLASS_LEN + opt_len);
-    if name_len > LONGEST_NAME {
+    if name_len == 0 || name_len > LONGEST_NAME {
         return None;
     }
     let (end, edns) = if additional == 0 {
@@ -190,13 +203,24 @@ fn parse<N: Network>(packet: Window, datagram: &Datagram) -> Option<Query> {
 
 /// Finds what answers it, if that is usual, too.
 #[inline(always)]
-fn find(query: &Query) -> Option<Reply> {
-    let state = STATE.get(0)?;
+fn find(query: &Query) -> Found {
+    let Some(state) = STATE.get(0) else {
+        return Found::Unusual;
+    };
     let generation = shared!(state.generation);
     if generation == 0 || !State::is_valid(shared!(state.valid_until), ticks()) {
-        return None;
+        return Found::Unusual;
     }
-    let (_, slot) = find_tag(query.hash, query.name_len, generation)?;
+    match find_tag(query.hash, query.name_len, generation) {
+        Some((_, slot)) => at(query, slot, generation).map_or(Found::Unusual, Found::Reply),
+        None if may_end_ours(query.name[0]) => Found::Unusual,
+        None => Found::Outside,
+    }
+}
+
+/// What answers it by a slot that may be its.
+#[inline(always)]
+fn at(query: &Query, slot: &NameSlot, generation: u64) -> Option<Reply> {
     let name = words::<{ NameSlot::INLINE }, WORDS>(&slot.name);
     for (word, key) in name.iter().rev().zip(&query.key) {
         if word != key {
