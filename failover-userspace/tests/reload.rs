@@ -489,6 +489,8 @@ fn whoever_is_told_follows() {
         request += &String::from_utf8_lossy(&buffer[..len]);
     }
     daemon.wait_until("end of metrics", || metrics(port).is_none());
-    let mode = fs::metadata(daemon.path("control.sock")).expect("a socket");
-    assert_eq!(mode.permissions().mode() & 0o777, 0o666);
+    daemon.wait_until("socket for all", || {
+        let socket = fs::metadata(daemon.path("control.sock")).expect("a socket");
+        socket.permissions().mode() & 0o777 == 0o666
+    });
 }

@@ -456,6 +456,14 @@ impl<P: Publish> Controller<P> {
     fn leave(&mut self) {
         let all = self.detach_on_exit;
         self.detach(|plane_stays| all || !plane_stays);
+        if self
+            .core
+            .interfaces
+            .iter()
+            .any(|interface| interface.mode.is_some())
+        {
+            info!("XDP answers on for max_stale; `failover detach` takes the program off");
+        }
     }
 
     /// Takes the program off interfaces, by whether it would outlive the daemon there.
