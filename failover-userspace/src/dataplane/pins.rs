@@ -11,6 +11,8 @@ use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
@@ -21,6 +23,9 @@ use super::AttachedMode;
 
 /// `BPF_FS_MAGIC` of `linux/magic.h`.
 const BPF_FS: i64 = 0xcafe_4a11;
+/// How long a daemon that has been killed may take to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(10);
 /// For the daemon's user alone.
 const DIRECTORY_MODE: u32 = 0o700;
 
@@ -82,12 +87,18 @@ impl Pins {
             builder.create(directory).map_err(on_error)?;
         }
         let lock = File::open(directory).map_err(on_error)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                return Err(PinsError::Busy(directory.to_owned()));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    thread::sleep(PAUSE);
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => {
+                    return Err(PinsError::Busy(directory.to_owned()));
+                }
+                Err(error) => return Err(on_error(error.into())),
             }
-            Err(error) => return Err(on_error(error.into())),
         }
         let netns = fs::metadata("/proc/thread-self/ns/net").map_err(on_error)?;
         Ok(Some(Self {

@@ -137,9 +137,7 @@ url = "http://{DEAD}/in"
     assert_eq!(numbers, (1..=kept.len() as u64).collect::<Vec<_>>());
 
     // A crash has no word of its own.
-    site.daemon.kill()?;
-    // To the end of its last thread, so that its socket is closed; an error: it has come before.
-    site.daemon.wait().ok();
+    site.crash()?;
     site.start_again()?;
     let daemon = events(&site, &["--subject", "daemon"])?;
     let words: Vec<&str> = daemon

@@ -2,7 +2,6 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -370,7 +369,7 @@ fn rules_outlive_the_daemon() -> Result<()> {
     talk.goes_on()?;
     site.start_again()?;
     talk.goes_on()?;
-    crash(&site)?;
+    site.crash()?;
     assert_eq!(served(&client, WAN1)?, "web-a");
     site.start_again()?;
     talk.goes_on()?;
@@ -386,7 +385,7 @@ fn rules_outlive_the_daemon() -> Result<()> {
     wait_for_server(&site, &client, WAN1, "web-a")?;
 
     // Without a daemon.
-    crash(&site)?;
+    site.crash()?;
     let detach = || {
         let mut detach = Command::new(failover_tests::daemon()?);
         netns.output(detach.args(["detach", "-c"]).arg(site.lab.config_file()))
@@ -403,7 +402,7 @@ fn rules_outlive_the_daemon() -> Result<()> {
     // Not configured any more: what is left is removed at the start.
     site.start_again()?;
     assert_ne!(ruleset(&site.lab)?, before);
-    crash(&site)?;
+    site.crash()?;
     site.lab.configure(&config(""))?;
     site.start_again()?;
     wait_until("the table is gone", || Ok(ruleset(&site.lab)? == before))?;
@@ -478,15 +477,6 @@ fn replies_leave_by_the_uplink_of_the_client() -> Result<()> {
     }
     ensure!(by_wan2()?, "replies leave by wan1");
     Ok(())
-}
-
-/// Kills the daemon; it is gone when its last thread is.
-fn crash(site: &Site) -> Result<()> {
-    site.daemon.kill()?;
-    let socket = site.lab.dir().join("control.sock");
-    wait_until("the daemon's socket is closed", || {
-        Ok(UnixStream::connect(&socket).is_err())
-    })
 }
 
 /// The thread that starts nft, and with it nft, may configure the network and nothing else.

@@ -55,7 +55,7 @@ fn stop_crash_and_start() -> Result<()> {
         "{left:?}, then {programs:?}"
     );
 
-    site.daemon.kill()?;
+    site.crash()?;
     still_offsite(&mut site)?;
     site.start_again()?;
     let third = answers_offsite(&mut site)?;
@@ -99,7 +99,7 @@ fn no_query_is_lost_by_restarts() -> Result<()> {
         if round % 2 == 0 {
             site.daemon.terminate(BOUND)?;
         } else {
-            site.daemon.kill()?;
+            site.crash()?;
         }
         site.start_again()?;
         // Each answers, and is not only there.
@@ -123,7 +123,7 @@ fn nothing_stays_that_is_not_wanted() -> Result<()> {
     }
     let mut site = Site::start("native", &Config::default())?;
     let all = site.programs()?;
-    site.daemon.kill()?;
+    site.crash()?;
 
     // Another mode, and one interface less.
     let file = site.lab.config_file();
@@ -138,7 +138,7 @@ fn nothing_stays_that_is_not_wanted() -> Result<()> {
     assert!(is_generic, "{generic:?}");
 
     // No program at all.
-    site.daemon.kill()?;
+    site.crash()?;
     site.options.xdp = Some("off".to_owned());
     site.start_again()?;
     wait_until("no program", || Ok(site.programs()?.is_empty()))?;
@@ -161,7 +161,7 @@ fn nothing_stays_that_is_not_wanted() -> Result<()> {
     assert_eq!(site.programs()?, BTreeMap::new());
     site.daemon.wait()?;
     site.start_again()?;
-    site.daemon.kill()?;
+    site.crash()?;
     let detached = site.failover(&["detach"])?;
     let want = "no daemon is running; program taken off 3 interfaces\n";
     assert_eq!(detached.out, want, "{detached:?}");

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::IpAddr;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,6 +50,15 @@ impl Site {
             daemon,
             lab,
             options,
+        })
+    }
+
+    /// Kills the daemon, and waits until the last of its threads has ended.
+    pub(crate) fn crash(&self) -> Result<()> {
+        self.daemon.kill()?;
+        let socket = self.lab.dir().join("control.sock");
+        wait_until("the daemon's socket is closed", || {
+            Ok(UnixStream::connect(&socket).is_err())
         })
     }
 
