@@ -139,10 +139,8 @@ impl Publish for Answering {
         index: u32,
         mode: XdpMode,
     ) -> Result<AttachedMode, Error> {
-        match &mut self.plane {
-            Some(plane) => plane.attach(interface, index, mode),
-            None => Err(Error::Off),
-        }
+        let plane = self.plane.as_mut().ok_or(Error::Off)?;
+        plane.attach(interface, index, mode)
     }
 
     fn detach(&mut self, interface: &str) {

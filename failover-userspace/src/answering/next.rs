@@ -57,16 +57,14 @@ impl Next {
         Ok(())
     }
 
-    /// Attaches the program to an interface that has none. It passes everything for now.
+    /// Attaches the program to an interface that has none. Until the switch it passes everything.
     pub(super) fn attach(
         &mut self,
         interface: &str,
         index: u32,
         mode: XdpMode,
     ) -> Result<AttachedMode, Error> {
-        match &mut self.plane {
-            Some(plane) => plane.attach(interface, index, mode),
-            None => Err(Error::Off),
-        }
+        let plane = self.plane.as_mut().ok_or(Error::Off)?;
+        plane.attach(interface, index, mode)
     }
 }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::client::unexpected;
 use super::text::{count, table};
 use super::{print, print_json};
-use crate::model::{Altered, Changes, Difference};
+use crate::model::{Altered, Changes};
 use crate::protocol::{Reloaded, Reply, Request};
 
 /// A million names take seconds; checks of what is new may take as long as their timeout.
@@ -71,28 +71,13 @@ fn shown(reloaded: &Reloaded) -> Result<String, std::fmt::Error> {
         writeln!(text, "nothing has changed")?;
         return Ok(text);
     }
-    let Difference {
-        settings,
-        zones,
-        wans,
-        services,
-        servers,
-        webhooks,
-        port_forward,
-    } = difference;
     let mut rows = Vec::new();
-    for (section, keys) in [("settings", settings), ("port forwarding", port_forward)] {
+    for (section, keys) in difference.sections() {
         if !keys.is_empty() {
             rows.push(vec![section.to_owned(), part(keys, "altered", ", ")]);
         }
     }
-    for (kind, changes) in [
-        ("services", services),
-        ("servers", servers),
-        ("links", wans),
-        ("zones", zones),
-        ("webhooks", webhooks),
-    ] {
+    for (kind, changes) in difference.kinds() {
         if !changes.is_empty() {
             rows.push(vec![kind.to_owned(), summary(changes)]);
         }
@@ -138,6 +123,7 @@ fn list(names: &[String], between: &str) -> String {
 mod tests {
     use super::*;
     use crate::dataplane::Generation;
+    use crate::model::Difference;
 
     fn names(names: &[&str]) -> Vec<String> {
         names.iter().map(|name| (*name).to_owned()).collect()

@@ -20,9 +20,9 @@ pub enum AttachedMode {
     Generic,
 }
 
-/// One attachment.
+/// Where the program is, and how.
 #[derive(Debug)]
-pub struct Attached {
+pub struct Place {
     /// The interface's name.
     pub interface: String,
     /// Its index; an interface that is deleted and made again has another one.
@@ -31,6 +31,13 @@ pub struct Attached {
     pub mode: AttachedMode,
     /// Whether it outlives the daemon.
     pub pinned: bool,
+}
+
+/// One attachment.
+#[derive(Debug)]
+pub struct Attached {
+    /// Where.
+    pub place: Place,
     pub(super) link: XdpLinkId,
 }
 
@@ -49,29 +56,20 @@ impl DataPlane {
     /// From now on attachments outlive the daemon, where they can.
     pub fn pin(&mut self, pins: Arc<Pins>) {
         self.pins = Some(pins);
-        for attached in std::mem::take(&mut self.attached) {
-            let Attached {
-                interface,
-                index,
-                mode,
-                pinned,
-                link,
-            } = attached;
-            let link = if pinned {
+        for Attached { mut place, link } in std::mem::take(&mut self.attached) {
+            let link = if place.pinned {
                 Ok((link, true))
             } else {
-                self.pinned(link, index, mode)
+                self.pinned(link, place.index, place.mode)
             };
             match link {
-                Ok((link, pinned)) => self.attached.push(Attached {
-                    interface,
-                    index,
-                    mode,
-                    pinned,
-                    link,
-                }),
+                Ok((link, pinned)) => {
+                    place.pinned = pinned;
+                    self.attached.push(Attached { place, link });
+                }
                 Err(error) => {
                     let error: &dyn std::error::Error = &error;
+                    let interface = place.interface;
                     warn!(interface, error, "the program is not there any more");
                 }
             }
@@ -89,11 +87,11 @@ impl DataPlane {
         index: u32,
         mode: XdpMode,
     ) -> Result<AttachedMode, Error> {
-        if let Some(attached) = self.attached.iter().find(|a| a.interface == interface) {
-            if attached.index == index {
-                return Ok(attached.mode);
-            }
-            self.detach(interface);
+        let place = self.attached().find(|place| place.interface == interface);
+        match place.map(|place| (place.index, place.mode)) {
+            Some((before, mode)) if before == index => return Ok(mode),
+            Some(_) => self.detach(interface),
+            None => {}
         }
         let modes: &[AttachedMode] = match mode {
             XdpMode::Auto => &[AttachedMode::Native, AttachedMode::Generic],
@@ -109,13 +107,13 @@ impl DataPlane {
             match self.program()?.attach_to_if_index(index, mode.flags()) {
                 Ok(link) => {
                     let (link, pinned) = self.pinned(link, index, *mode)?;
-                    self.attached.push(Attached {
+                    let place = Place {
                         interface: interface.to_owned(),
                         index,
                         mode: *mode,
                         pinned,
-                        link,
-                    });
+                    };
+                    self.attached.push(Attached { place, link });
                     return Ok(*mode);
                 }
                 Err(error) => refused = refused.or(Some(error)),
@@ -152,13 +150,13 @@ impl DataPlane {
             match self.program()?.attach_to_link(link) {
                 Ok(link) => {
                     info!(interface, "in the place of the program of an earlier run");
-                    self.attached.push(Attached {
+                    let place = Place {
                         interface: interface.to_owned(),
                         index,
                         mode,
                         pinned: true,
-                        link,
-                    });
+                    };
+                    self.attached.push(Attached { place, link });
                     return Ok(Some(mode));
                 }
                 // Of an interface that is gone and has left its index to this one.
@@ -192,17 +190,20 @@ impl DataPlane {
     /// Whether the program stays on an interface when the daemon ends.
     #[must_use]
     pub fn outlives(&self, interface: &str) -> bool {
-        let mut attached = self.attached.iter();
-        attached.any(|attached| attached.interface == interface && attached.pinned)
+        self.attached()
+            .any(|place| place.interface == interface && place.pinned)
     }
 
     /// Removes the program from an interface, if it is there.
     pub fn detach(&mut self, interface: &str) {
-        let Some(position) = self.attached.iter().position(|a| a.interface == interface) else {
+        let Some(position) = self
+            .attached()
+            .position(|place| place.interface == interface)
+        else {
             return;
         };
         let attached = self.attached.swap_remove(position);
-        self.unpin(&attached);
+        self.unpin(&attached.place);
         // The interface may be gone, and the attachment with it.
         if let Ok(program) = self.program() {
             let _ = program.detach(attached.link);
@@ -210,23 +211,25 @@ impl DataPlane {
     }
 
     /// Lets an attachment end with its link.
-    pub(super) fn unpin(&self, attached: &Attached) {
-        if let Some(pins) = self.pins.as_ref().filter(|_| attached.pinned) {
-            pins.remove(attached.index, attached.mode);
+    pub(super) fn unpin(&self, place: &Place) {
+        if let Some(pins) = self.pins.as_ref().filter(|_| place.pinned) {
+            pins.remove(place.index, place.mode);
         }
     }
 
     /// Removes the program from all interfaces.
     pub fn detach_all(&mut self) {
-        let interfaces: Vec<_> = self.attached.iter().map(|a| a.interface.clone()).collect();
+        let interfaces: Vec<_> = self
+            .attached()
+            .map(|place| place.interface.clone())
+            .collect();
         for interface in interfaces {
             self.detach(&interface);
         }
     }
 
     /// Where the program is attached.
-    #[must_use]
-    pub fn attached(&self) -> &[Attached] {
-        &self.attached
+    pub fn attached(&self) -> impl Iterator<Item = &Place> {
+        self.attached.iter().map(|attached| &attached.place)
     }
 }

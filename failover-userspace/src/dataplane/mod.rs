@@ -35,7 +35,7 @@ use crate::model::{Model, ServiceId};
 use crate::policy::Answer;
 pub use crate::wire::Change;
 use crate::wire::{AddressAnswer, Family};
-pub use attach::{Attached, AttachedMode};
+pub use attach::{Attached, AttachedMode, Place};
 use grace::Grace;
 use log::ProgramLog;
 use mapped::Mapped;

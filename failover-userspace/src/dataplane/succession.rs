@@ -23,8 +23,8 @@ use aya::programs::xdp::{XdpLink, XdpLinkId};
 
 use super::grace::wait_for_readers;
 use super::{
-    Attached, AttachedMode, BRIDGE_PROGRAM_NAME, Change, DataPlane, Error, Generation,
-    PROGRAM_NAME, Pins, Readings, Staged, on_bridge, program,
+    Attached, BRIDGE_PROGRAM_NAME, Change, DataPlane, Error, Generation, PROGRAM_NAME, Place,
+    Readings, Staged, on_bridge, program,
 };
 
 /// Where a bridge has the place of a program.
@@ -34,9 +34,6 @@ pub struct Bridged {
     attached: Vec<Attached>,
     refused: Vec<(String, Error)>,
 }
-
-/// An [`Attached`] but for its link.
-type Place = (String, u32, AttachedMode, bool);
 
 impl DataPlane {
     /// Prepares the first publication of a data plane that has been filled: the answers of all
@@ -67,27 +64,19 @@ impl DataPlane {
             .set(0, old.program()?.fd()?, 0)
             .map_err(on_bridge)?;
         let mut bridged = Bridged::default();
-        for attached in std::mem::take(&mut old.attached) {
-            let is_kept = interfaces.contains(&attached.interface);
+        for Attached { place, link } in std::mem::take(&mut old.attached) {
+            let is_kept = interfaces.contains(&place.interface);
             if !is_kept {
-                old.unpin(&attached);
+                old.unpin(&place);
             }
             let from = program(&mut old.ebpf, PROGRAM_NAME)?;
-            let Attached {
-                interface,
-                index,
-                mode,
-                pinned,
-                link,
-            } = attached;
             let Ok(link) = from.take_link(link) else {
                 continue;
             };
             // Dropping the link detaches the program.
             if is_kept {
                 let link = self.attach_to(BRIDGE_PROGRAM_NAME, link);
-                let place = (interface, index, mode, pinned);
-                bridged.put(link, place, self.pins.as_deref());
+                self.put(&mut bridged, place, link);
             }
         }
         Ok(bridged)
@@ -122,19 +111,11 @@ impl DataPlane {
             attached: Vec::new(),
             refused: bridged.refused,
         };
-        for attached in bridged.attached {
+        for Attached { place, link } in bridged.attached {
             let link = program(&mut self.ebpf, BRIDGE_PROGRAM_NAME)
-                .and_then(|bridge| Ok(bridge.take_link(attached.link)?))
+                .and_then(|bridge| Ok(bridge.take_link(link)?))
                 .and_then(|link| self.attach_to(PROGRAM_NAME, link));
-            let Attached {
-                interface,
-                index,
-                mode,
-                pinned,
-                ..
-            } = attached;
-            let place = (interface, index, mode, pinned);
-            landed.put(link, place, self.pins.as_deref());
+            self.put(&mut landed, place, link);
         }
         // Nobody comes this way any more, and the program should not hold itself.
         let _ = self.bridge.clear_index(&0);
@@ -149,35 +130,21 @@ impl DataPlane {
         Ok(program(&mut self.ebpf, name)?.attach_to_link(link)?)
     }
 
+    /// A program has this place now, or has been refused.
+    fn put(&self, bridged: &mut Bridged, place: Place, link: Result<XdpLinkId, Error>) {
+        match link {
+            Ok(link) => bridged.attached.push(Attached { place, link }),
+            Err(error) => {
+                self.unpin(&place);
+                bridged.refused.push((place.interface, error));
+            }
+        }
+    }
+
     /// Waits until no packet is in the program any more, which is on no interface; then frees it
     /// and its maps. Blocks for milliseconds, with many names longer.
     pub fn retire(self) -> Result<Readings, Error> {
         wait_for_readers();
         self.meters.readings()
-    }
-}
-
-impl Bridged {
-    fn put(
-        &mut self,
-        link: Result<XdpLinkId, Error>,
-        (interface, index, mode, pinned): Place,
-        pins: Option<&Pins>,
-    ) {
-        match link {
-            Ok(link) => self.attached.push(Attached {
-                interface,
-                index,
-                mode,
-                pinned,
-                link,
-            }),
-            Err(error) => {
-                if let Some(pins) = pins.filter(|_| pinned) {
-                    pins.remove(index, mode);
-                }
-                self.refused.push((interface, error));
-            }
-        }
     }
 }

@@ -114,14 +114,30 @@ impl Changes {
 impl Difference {
     /// Whether nothing changes: the order of things aside, the models are the same.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.settings.is_empty()
-            && self.zones.is_empty()
-            && self.wans.is_empty()
-            && self.services.is_empty()
-            && self.servers.is_empty()
-            && self.webhooks.is_empty()
-            && self.port_forward.is_empty()
+    pub fn is_empty(&self) -> bool {
+        self.sections().iter().all(|(_, keys)| keys.is_empty())
+            && self.kinds().iter().all(|(_, changes)| changes.is_empty())
+    }
+
+    /// Sections of which there is one each, as people call them, and the keys that are altered.
+    #[must_use]
+    pub const fn sections(&self) -> [(&'static str, &Vec<String>); 2] {
+        [
+            ("settings", &self.settings),
+            ("port forwarding", &self.port_forward),
+        ]
+    }
+
+    /// Kinds of things, as people call them, and what changes among them.
+    #[must_use]
+    pub const fn kinds(&self) -> [(&'static str, &Changes); 5] {
+        [
+            ("services", &self.services),
+            ("servers", &self.servers),
+            ("links", &self.wans),
+            ("zones", &self.zones),
+            ("webhooks", &self.webhooks),
+        ]
     }
 }
 
@@ -129,21 +145,12 @@ impl fmt::Display for Difference {
     /// In one line, without names: for logs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut words = Vec::new();
-        for (section, keys) in [
-            ("settings", &self.settings),
-            ("port forwarding", &self.port_forward),
-        ] {
+        for (section, keys) in self.sections() {
             if !keys.is_empty() {
                 words.push(format!("{section} ({})", keys.join(", ")));
             }
         }
-        for (kind, changes) in [
-            ("services", &self.services),
-            ("servers", &self.servers),
-            ("links", &self.wans),
-            ("zones", &self.zones),
-            ("webhooks", &self.webhooks),
-        ] {
+        for (kind, changes) in self.kinds() {
             let counts = [
                 (changes.added.len(), "added"),
                 (changes.removed.len(), "removed"),

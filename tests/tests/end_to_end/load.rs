@@ -1,7 +1,8 @@
 //! `dnsperf` while the answer changes all the time.
 
+use std::fs;
 use std::io::Read as _;
-use std::process::Child;
+use std::process::{Child, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, Result};
@@ -11,7 +12,7 @@ use failover_tests::reference::{OFFSITE, WAN1, WAN2};
 use failover_tests::{command, privileged};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::site::Site;
+use crate::site::{Site, wait_until};
 
 #[test]
 fn no_query_is_lost_while_a_server_flaps() -> Result<()> {
@@ -62,6 +63,28 @@ fn no_query_is_lost_while_a_server_flaps() -> Result<()> {
     assert_eq!(after.answered - before.answered, sent);
     assert_eq!(after.slow_path, before.slow_path);
     Ok(())
+}
+
+/// Has dnsperf ask these queries, so many a second, until it is [`stop`]ped. Returns when XDP has
+/// answered the first of them.
+pub(crate) fn start(site: &Site, queries: &str, rate: u32) -> Result<Child> {
+    let before = site.daemon.status()?.counters.answered;
+    let file = site.lab.dir().join("queries.txt");
+    fs::write(&file, queries)?;
+    let mut dnsperf = command::command("dnsperf");
+    dnsperf
+        .args(["-s", &NS1.to_string(), "-l", "600", "-c", "4", "-e"])
+        .args(["-Q", &rate.to_string(), "-d"])
+        .arg(&file)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+    let dnsperf = site
+        .lab
+        .start_piped("dnsperf", Host::Client, &mut dnsperf)?;
+    wait_until("dnsperf asks", || {
+        Ok(site.daemon.status()?.counters.answered > before + u64::from(rate))
+    })?;
+    Ok(dnsperf)
 }
 
 /// Ends dnsperf, and returns its report.

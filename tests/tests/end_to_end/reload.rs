@@ -3,7 +3,6 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -13,12 +12,12 @@ use domain::base::Message;
 use failover_tests::dns::{Client, Rcode, Rtype};
 use failover_tests::lab::topology::{NS1, NS2};
 use failover_tests::lab::{Config, Host};
+use failover_tests::privileged;
 use failover_tests::reference::{NAME, WAN1, WAN2};
-use failover_tests::{command, privileged};
 use serde_json::Value;
 
-use crate::load::{field, number, stop};
-use crate::site::{BOUND, Run, Site, set, wait_until};
+use crate::load::{self, field, number};
+use crate::site::{BOUND, Run, Site, set};
 
 /// An address of the name server that it does not listen on at first.
 const ANOTHER: &str = "198.51.100.134";
@@ -49,25 +48,11 @@ fn no_query_is_lost_or_answered_wrongly() -> Result<()> {
     }
     let mut site = Site::start("native", &Config::default())?;
     let configuration = fs::read_to_string(site.lab.config_file())?;
-    let queries = site.lab.dir().join("reload.txt");
-    fs::write(&queries, QUERIES)?;
     let before = site.status()?;
     let maps = maps(site.daemon.pid())?;
     let sent_before = site.client.sent();
 
-    let mut dnsperf = command::command("dnsperf");
-    dnsperf
-        .args(["-s", &NS1.to_string(), "-l", "600", "-c", "4", "-e"])
-        .args(["-Q", "20000", "-d"])
-        .arg(&queries)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let dnsperf = site
-        .lab
-        .start_piped("dnsperf", Host::Client, &mut dnsperf)?;
-    wait_until("dnsperf asks", || {
-        Ok(site.daemon.status()?.counters.answered > 20_000)
-    })?;
+    let dnsperf = load::start(&site, QUERIES, 20_000)?;
     let mut stranger = Client::new(&site.lab.netns(Host::Client))?;
     for round in 0..2 {
         names_come_and_go(&mut site, &configuration).with_context(|| format!("round {round}"))?;
@@ -76,7 +61,7 @@ fn no_query_is_lost_or_answered_wrongly() -> Result<()> {
         interfaces_come_and_go(&mut site, &configuration)?;
         mistakes_change_nothing(&mut site, &configuration)?;
     }
-    let report = stop(dnsperf)?;
+    let report = load::stop(dnsperf)?;
 
     let after = site.status()?;
     let sent = number(&report, "Queries sent:")?;

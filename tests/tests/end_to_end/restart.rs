@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::process::Stdio;
 
 use anyhow::{Result, ensure};
 use failover_tests::dns::Rtype;
 use failover_tests::lab::topology::NS1;
-use failover_tests::lab::{Config, Host, Server};
+use failover_tests::lab::{Config, Server};
+use failover_tests::privileged;
 use failover_tests::reference::{NAME, OFFSITE};
-use failover_tests::{command, privileged};
 
-use crate::load::{field, number, stop};
+use crate::load::{self, field, number};
 use crate::site::{BOUND, Site, lab, set, wait_until};
 
 /// Probes that tell nothing within [`BOUND`] unless they are answered at once.
@@ -80,21 +79,7 @@ fn no_query_is_lost_by_restarts() -> Result<()> {
         return Ok(());
     }
     let mut site = Site::start("native", &Config::default())?;
-    let queries = site.lab.dir().join("restart.txt");
-    fs::write(&queries, "www.example.com A\ndual.example.com AAAA\n")?;
-    let mut dnsperf = command::command("dnsperf");
-    dnsperf
-        .args(["-s", &NS1.to_string(), "-l", "600", "-c", "4", "-e"])
-        .args(["-Q", "5000", "-d"])
-        .arg(&queries)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let dnsperf = site
-        .lab
-        .start_piped("dnsperf", Host::Client, &mut dnsperf)?;
-    wait_until("dnsperf asks", || {
-        Ok(site.daemon.status()?.counters.answered > 5000)
-    })?;
+    let dnsperf = load::start(&site, "www.example.com A\ndual.example.com AAAA\n", 5000)?;
     for round in 0..4 {
         if round % 2 == 0 {
             site.daemon.terminate(BOUND)?;
@@ -107,7 +92,7 @@ fn no_query_is_lost_by_restarts() -> Result<()> {
             Ok(site.daemon.status()?.counters.answered > 1000)
         })?;
     }
-    let report = stop(dnsperf)?;
+    let report = load::stop(dnsperf)?;
     assert_eq!(number(&report, "Queries lost:")?, 0, "{report}");
     let completed = number(&report, "Queries completed:")?;
     let codes = field(&report, "Response codes:")?;

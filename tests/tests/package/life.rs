@@ -31,7 +31,7 @@ pub(crate) fn installed(host: &HostWithPackage<'_>) -> Result<()> {
     ensure!(host.programs()? == 0);
 
     // Without a configuration not even when asked to, but without an error: as at boot.
-    let aside = format!("mv {CONFIGURATION} /root/ && systemctl restart failover");
+    let aside = format!("mv {CONFIGURATION} {CONFIGURATION}.away && systemctl restart failover");
     machine.output(&["sh", "-c", &aside])?;
     ensure!(host.unit("ActiveState")? == "inactive");
     ensure!(host.unit("ConditionResult")? == "no");
@@ -42,7 +42,7 @@ pub(crate) fn installed(host: &HostWithPackage<'_>) -> Result<()> {
         code == Some(1) && err.contains(CONFIGURATION),
         "{by_hand:?}"
     );
-    let back = format!("mv /root/failover.toml {CONFIGURATION}");
+    let back = format!("mv {CONFIGURATION}.away {CONFIGURATION}");
     machine.output(&["sh", "-c", &back])?;
 
     ensure!(
