@@ -11,26 +11,22 @@ pub const fn add64(sum: u64, word: u64) -> u64 {
     sum + (word & 0xffff_ffff) + (word >> 32)
 }
 
-/// Folds an unfolded sum into 16 bits.
+/// Folds an unfolded sum below 2^48 into 16 bits.
+///
+/// The sum is q · 65535 + r, and 65535 times the multiplier is -1 modulo 2^64. So the product has r
+/// in each of its four quarters, less q, which takes nothing from the highest one: unless r is 0,
+/// where it borrows from all and leaves 65535 there. In ones' complement that is zero, too.
 #[inline(always)]
 #[must_use]
 pub const fn fold(sum: u64) -> u16 {
-    // Below 2^33, below 2^18, below 2^16 + 4.
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    sum as u16
+    (sum.wrapping_mul(0x0001_0001_0001_0001) >> 48) as u16
 }
 
-/// Whether what has this unfolded sum, below 2^48, has its checksum in it, and the right one.
+/// Whether what has this unfolded sum, below 2^48 and not 0, has its checksum in it, and the right one.
 #[inline(always)]
 #[must_use]
 pub const fn is_right(sum: u64) -> bool {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    // Below 2^17 + 1, and a multiple of 65535 but 0.
-    sum == 0xffff || sum == 2 * 0xffff
+    fold(sum) == 0xffff
 }
 
 /// The sum of a piece that starts at an odd offset of the message (RFC 1071 section 2(B)).
@@ -73,15 +69,29 @@ mod tests {
         assert_eq!(sum.to_ne_bytes(), [0xdd, 0xf2]);
     }
 
+    /// As RFC 1071 section 4.1 has it.
+    fn fold_by_carries(mut sum: u64) -> u16 {
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
     #[test]
-    fn a_sum_is_right_if_it_folds_to_all_ones() {
-        for high in [0, 1, 2, 0xfffe, 0xffff] {
-            for middle in [0, 1, 0xfffe, 0xffff, 0x1_0000, 0x1_ffff, 0xffff_ffff] {
+    fn a_product_folds_as_carries_do() {
+        for high in [0, 1, 2, 0x7fff, 0x8000, 0xfffe, 0xffff] {
+            for middle in [0, 1, 0x7fff, 0x8000, 0xfffe, 0xffff] {
                 for low in 0..=0xffff {
-                    let sum = (high << 32) + (middle << 16) + low;
-                    assert_eq!(is_right(sum), fold(sum) == 0xffff, "{sum:x}");
+                    let sum: u64 = (high << 32) + (middle << 16) + low;
+                    assert_eq!(fold(sum), fold_by_carries(sum), "{sum:x}");
                 }
             }
+        }
+        for multiple in (1..1 << 32).step_by(65_521) {
+            let sum = multiple * 0xffff;
+            assert_eq!(fold(sum), 0xffff, "{sum:x}");
+            assert_eq!(fold(sum + 1), 1, "{sum:x}");
+            assert_eq!(fold(sum - 1), 0xfffe, "{sum:x}");
         }
     }
 
@@ -115,6 +125,5 @@ mod tests {
             .iter()
             .fold(0, |s, w| add64(s, u64::from_ne_bytes(*w)));
         assert_eq!(fold(wide), sum(&bytes));
-        assert_eq!(fold(u64::MAX), 0xffff);
     }
 }

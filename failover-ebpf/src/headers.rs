@@ -120,6 +120,8 @@ impl Message {
 #[inline(always)]
 pub(crate) fn body_sum(records_sum: u64, opt_sum: u64, name_len: usize, tail_len: usize) -> u64 {
     let odd = name_len & 1 == 1;
+    // Of the longest answers, and of cookies, so much that it could not be shifted and folded.
+    let (records_sum, opt_sum) = (add64(0, records_sum), add64(0, opt_sum));
     shift_odd64(records_sum, odd) + shift_odd64(opt_sum, odd ^ (tail_len & 1 == 1))
 }
 
