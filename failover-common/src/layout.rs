@@ -3,10 +3,11 @@
 //! **Concurrency.** One writer (the daemon's data plane module) and many readers (the XDP
 //! program on every CPU). A reader takes the [`State::generation`] once per packet and uses
 //! only what belongs to it. The writer prepares everything for generation g + 1 in places
-//! no reader looks at: free answers, free tails, the older version of a [`Cell`], free name
-//! slots whose `born` is g + 1. Then it stores `generation = g + 1`: all of it becomes
+//! no reader looks at: free answers, free tails, the older version of a [`Cell`] or a
+//! [`ServiceCell`]. Then it stores `generation = g + 1`: all of it becomes
 //! visible in one step. What generation g + 1 no longer uses is written again only after
-//! every program run that may have seen generation g has ended.
+//! every program run that may have seen generation g has ended. Names are there before the first
+//! generation, and stay.
 
 /// Sizes of the two classes of answers: small ones are cheap to keep, large ones rare.
 pub mod size {
@@ -34,9 +35,8 @@ pub const TAIL_LEN: usize = 480;
 pub struct State {
     /// Number of the published snapshot; 0: nothing published.
     pub generation: u64,
-    /// Until when the snapshot may be served, in the kernel's ticks (jiffies) modulo 2^32, see
-    /// [`State::valid_until()`]:
-    /// the controller's heartbeat; `u64::MAX`: for ever.
+    /// Until when the snapshot may be served, in the kernel's ticks (jiffies): the controller's
+    /// heartbeat. `u64::MAX`: for ever; 0: there was none yet.
     pub valid_until: u64,
     /// [`crate::LAYOUT_VERSION`] of the writer.
     pub layout: u64,
@@ -46,7 +46,7 @@ pub struct State {
     pub reserved: [u64; 4],
 }
 
-/// Two versions of a pointer, each `generation << 24 | index`; 0: none.
+/// Two versions of a pointer, each `generation << 26 | index`; 0: none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Cell {
@@ -55,40 +55,35 @@ pub struct Cell {
 }
 
 impl State {
-    /// Longest time that a heartbeat can vouch for, in ticks.
-    pub const MOST_TICKS: u32 = u32::MAX / 4;
-
-    /// Set in [`State::valid_until`] by a heartbeat; 0 is none.
-    const BEAT: u64 = 1 << 32;
-
-    /// What a heartbeat says that is good until `ticks`.
-    #[must_use]
-    pub const fn valid_until(ticks: u32) -> u64 {
-        Self::BEAT | ticks as u64
-    }
-
-    /// Whether the snapshot may still be served at `now`, in ticks modulo 2^32.
+    /// Whether the snapshot may still be served at `now`, in ticks.
     #[inline(always)]
     #[must_use]
-    pub const fn is_valid(valid_until: u64, now: u32) -> bool {
-        // In the arithmetic of serial numbers: the difference is small, either way.
-        let is_soon = (valid_until as u32).wrapping_sub(now) <= u32::MAX / 2;
-        valid_until == u64::MAX || (is_soon && valid_until & Self::BEAT != 0)
+    pub const fn is_valid(valid_until: u64, now: u64) -> bool {
+        now <= valid_until
     }
 }
 
 impl Cell {
-    /// Bits of an index.
-    pub const INDEX_BITS: u32 = 24;
+    /// Bits of a version below its generation.
+    pub const INDEX_BITS: u32 = 26;
+    /// Set in a version of a [`ServiceCell`] that has its answer beside it.
+    pub const INLINE: u64 = 1 << (Self::INDEX_BITS - 1);
     /// Set in the index of a large answer.
-    pub const LARGE: u32 = 1 << (Self::INDEX_BITS - 1);
-    const INDEX_MASK: u64 = (1 << Self::INDEX_BITS) - 1;
+    pub const LARGE: u32 = 1 << (Self::INDEX_BITS - 2);
+    const INDEX_MASK: u64 = Self::INLINE - 1;
 
-    /// A version for `generation` (below 2^40) that points to `index`.
+    /// A version for `generation` (below 2^38) that points to `index`.
     #[inline(always)]
     #[must_use]
     pub const fn version(generation: u64, index: u32) -> u64 {
         generation << Self::INDEX_BITS | index as u64 & Self::INDEX_MASK
+    }
+
+    /// No version of `generation` or an older one is greater.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last_version(generation: u64) -> u64 {
+        generation << Self::INDEX_BITS | Self::INLINE | Self::INDEX_MASK
     }
 
     /// The index in a version.
@@ -107,8 +102,8 @@ impl Cell {
     #[inline(always)]
     #[must_use]
     pub const fn select(versions: [u64; 2], generation: u64) -> u64 {
-        let limit = Self::version(generation, u32::MAX);
-        let preparing = Self::version(generation + 1, u32::MAX);
+        let limit = Self::last_version(generation);
+        let preparing = Self::last_version(generation + 1);
         let [a, b] = versions;
         if a > preparing || b > preparing {
             return 0;
@@ -120,24 +115,23 @@ impl Cell {
 }
 
 /// One name: 64 octets, one cache line.
-///
-/// Slots 0 to [`crate::settings::Settings::name_mask`] are home slots, found by hash; the
-/// others hold what collides there, chained by `next`.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct NameSlot {
-    /// First generation that has the name; `u64::MAX`: the slot is free.
-    pub born: u64,
-    /// First generation that no longer has it.
-    pub died: u64,
-    /// [`crate::question::NameHash::tag`] of the name.
+    /// [`crate::question::NameHash::tag`] of the name; 0: the slot is free.
     pub tag: u32,
-    /// Next slot of the chain; 0: none.
+    /// In the first slot of a bucket: the bucket with what else belongs here; 0: none.
     pub next: u32,
     /// Index of its service; with [`NameSlot::NODE`] of its node.
     pub target: u32,
     /// Index of the tail of its service's addresses.
     pub tail: u32,
+    /// Of a name of up to [`NameSlot::INLINE`] octets, the folded sum of what all replies with
+    /// addresses of its service have in common: the name, as it is here, the whole tail, and how many
+    /// records the header says that it has. Without OPT; with OPT; with OPT and DO.
+    pub sums: [u16; 3],
+    /// Zero.
+    pub reserved: u16,
     /// A name of up to [`NameSlot::INLINE`] octets, lower-cased, with zeros in front; of a longer
     /// one the first word is its index among the long names.
     pub name: [u8; Self::INLINE],
@@ -145,26 +139,41 @@ pub struct NameSlot {
 
 impl NameSlot {
     /// Longest name that is kept in its slot.
-    pub const INLINE: usize = 32;
+    pub const INLINE: usize = 40;
     /// Set in the target of a name that is more than the name of a service.
     pub const NODE: u32 = 1 << 31;
     /// A slot that holds nothing.
     pub const FREE: Self = Self {
-        born: u64::MAX,
-        died: u64::MAX,
         tag: 0,
         next: 0,
         target: 0,
         tail: 0,
+        sums: [0; 3],
+        reserved: 0,
         name: [0; Self::INLINE],
     };
+}
 
-    /// Whether `generation` has the name.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_alive(born: u64, died: u64, generation: u64) -> bool {
-        born <= generation && generation < died
-    }
+/// Where a name is looked for: one of two slots, of which memory delivers both at once.
+///
+/// The first [`crate::settings::Settings::name_homes`] buckets are found by hash; the others hold
+/// what finds both slots taken, chained by `next`.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct NameBucket {
+    /// The slots.
+    pub slots: [NameSlot; Self::SLOTS],
+}
+
+impl NameBucket {
+    /// Slots of a bucket.
+    pub const SLOTS: usize = 2;
+    /// Most buckets of a chain.
+    pub const MAX_CHAIN: usize = 6;
+    /// A bucket that holds nothing.
+    pub const FREE: Self = Self {
+        slots: [NameSlot::FREE; Self::SLOTS],
+    };
 }
 
 /// The words of a name of more than [`NameSlot::INLINE`] octets.
@@ -221,13 +230,78 @@ pub struct ZoneSlot {
 }
 
 /// One service: what it answers now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct ServiceSlot {
-    /// Versions of the answer to A.
-    pub a: Cell,
-    /// Versions of the answer to AAAA.
-    pub aaaa: Cell,
+    /// The answer to A.
+    pub a: ServiceCell,
+    /// The answer to AAAA.
+    pub aaaa: ServiceCell,
+}
+
+/// Two versions of an answer; which one is valid is said in the words of [`Cell`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ServiceCell {
+    /// The versions, in no particular order.
+    pub versions: [ServiceVersion; 2],
+}
+
+impl ServiceCell {
+    /// The pointers alone.
+    #[must_use]
+    pub const fn pointers(&self) -> Cell {
+        let [a, b] = &self.versions;
+        Cell {
+            versions: [a.pointer, b.pointer],
+        }
+    }
+}
+
+/// One version of an answer: 64 octets, one cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct ServiceVersion {
+    /// A version of a pointer to the answer, as in a [`Cell`].
+    pub pointer: u64,
+    /// The answer once more, if the pointer says so with [`Cell::INLINE`].
+    pub inline: InlineAnswer,
+}
+
+/// An answer of few addresses, all of which are sent, NOERROR and the name servers behind them: all
+/// that most queries need, in one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct InlineAnswer {
+    /// What each record starts with, as on the wire: pointer to the name, type, class, and half
+    /// of the TTL.
+    pub start: u64,
+    /// Which record comes first, turn by turn: [`InlineAnswer::TURN_BITS`] bits each, from the lowest
+    /// bits of the first number on.
+    pub first: [u16; 3],
+    /// Octets of all records.
+    pub len: u16,
+    /// What follows in each record: the rest of the TTL, and the length of the address.
+    pub middle: u32,
+    /// After how many turns it is the first turn again: 1 to [`InlineAnswer::MAX_TURNS`].
+    pub turns: u8,
+    /// How many records, at least one.
+    pub records: u8,
+    /// Folded sum of the question's type and class, and of the records in whatever order.
+    pub sum: u16,
+    /// What each record ends with: the addresses, in configured order.
+    pub addresses: [u8; Self::ADDRESSES_LEN],
+}
+
+impl InlineAnswer {
+    /// Octets of addresses: eight of IPv4, or two of IPv6.
+    pub const ADDRESSES_LEN: usize = 32;
+    /// Octets of a record in front of its address.
+    pub const HEAD_LEN: usize = 12;
+    /// Bits that say which record comes first.
+    pub const TURN_BITS: u32 = 3;
+    /// Most turns.
+    pub const MAX_TURNS: u32 = 3 * u16::BITS / Self::TURN_BITS;
 }
 
 /// Index of the answer without addresses.
@@ -318,8 +392,9 @@ pub struct TailHeader {
     /// Where compression pointers lie that the length of the question's name is added to;
     /// [`TailHeader::NO_POINTER`] after the last.
     pub pointers: [u16; Self::POINTERS],
-    /// Zero.
-    pub reserved: u32,
+    /// How many records the header of the message says that there are in the authority and the
+    /// additional section, without OPT: both numbers as on the wire.
+    pub counts: u32,
 }
 
 impl TailHeader {
@@ -342,7 +417,7 @@ impl TailHeader {
         zone: 0,
         sum_per_octet: 0,
         pointers: [Self::NO_POINTER; Self::POINTERS],
-        reserved: 0,
+        counts: 0,
     };
 }
 
@@ -364,15 +439,23 @@ impl Default for TailHeader {
 pub struct Tail {
     /// Lengths and sums.
     pub header: TailHeader,
-    /// The records, as on the wire. Not less than 8 octets unless empty.
+    /// The records, as on the wire. Not less than 8 octets unless empty. Behind those that follow
+    /// addresses our OPT record without options and DO, if there is room.
     pub bytes: [u8; TAIL_LEN],
+}
+
+/// How many records are in two sections, as the header of a message says it on the wire.
+#[inline(always)]
+#[must_use]
+pub const fn counts(first: u16, second: u16) -> u32 {
+    (first.to_be().to_le() as u32 | (second.to_be().to_le() as u32) << 16).to_le()
 }
 
 #[cfg(feature = "user")]
 mod user {
     use super::{
-        Answer, AnswerHeader, Cell, LongName, NameSlot, Node, ServiceSlot, State, Tail, TailHeader,
-        ZoneSlot,
+        Answer, AnswerHeader, Cell, InlineAnswer, LongName, NameBucket, NameSlot, Node,
+        ServiceCell, ServiceSlot, ServiceVersion, State, Tail, TailHeader, ZoneSlot,
     };
 
     macro_rules! pod {
@@ -388,7 +471,8 @@ mod user {
     }
 
     pod! {
-        [] State; [] Cell; [] NameSlot; [] LongName; [] Node; [] ZoneSlot; [] ServiceSlot; [] AnswerHeader; [] TailHeader; [] Tail;
+        [] State; [] Cell; [] NameSlot; [] NameBucket; [] LongName; [] Node; [] ZoneSlot; [] ServiceSlot; [] ServiceCell;
+        [] ServiceVersion; [] InlineAnswer; [] AnswerHeader; [] TailHeader; [] Tail;
         [const R: usize, const B: usize] Answer<R, B>;
     }
 }
@@ -405,7 +489,10 @@ mod tests {
         assert_eq!(size_of::<Cell>(), 16);
         assert_eq!(size_of::<NameSlot>(), 64);
         assert_eq!(size_of::<LongName>(), 256);
-        assert_eq!(size_of::<ServiceSlot>(), 32);
+        assert_eq!(size_of::<NameBucket>(), 2 * 64);
+        assert_eq!(size_of::<InlineAnswer>(), 24 + 32);
+        assert_eq!(size_of::<ServiceVersion>(), 64);
+        assert_eq!(size_of::<ServiceSlot>(), 4 * 64);
         assert_eq!(size_of::<AnswerHeader>(), 32);
         assert_eq!(size_of::<Node>(), 64);
         assert_eq!(size_of::<ZoneSlot>(), 24);
@@ -439,9 +526,11 @@ mod tests {
             );
         }
         assert_eq!(
-            Cell::index(Cell::version(u64::MAX >> 24, Cell::LARGE | 7)),
+            Cell::index(Cell::version(u64::MAX >> 26, Cell::LARGE | 7) | Cell::INLINE),
             Cell::LARGE | 7
         );
+        assert!(Cell::version(5, u32::MAX) | Cell::INLINE <= Cell::last_version(5));
+        assert!(Cell::last_version(5) < Cell::version(6, 0));
     }
 
     /// A reader takes a generation, then each version of a cell at any later time.
@@ -470,6 +559,12 @@ mod tests {
                             got == 0 || got == want,
                             "{generation}: {first:x} {second:x}"
                         );
+                        // What the usual way takes without a further look.
+                        let newest = *first.max(second);
+                        assert!(
+                            newest > Cell::last_version(*generation) || newest == want,
+                            "{generation}: {first:x} {second:x}"
+                        );
                     }
                 }
             }
@@ -478,28 +573,18 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_good_until_its_tick() {
-        for now in [0, 1, 1000, u32::MAX, u32::MAX / 2] {
-            let in_ticks = |ticks| State::valid_until(now.wrapping_add(ticks));
-            for good in [u64::MAX, in_ticks(0), in_ticks(State::MOST_TICKS)] {
-                assert!(State::is_valid(good, now), "{good:x} at {now}");
-            }
-            let ago = |ticks: u32| in_ticks(ticks.wrapping_neg());
-            for bad in [0, ago(1), ago(1_000_000)] {
-                assert!(!State::is_valid(bad, now), "{bad:x} at {now}");
-            }
+        for (valid_until, now, want) in [
+            (0, 1, false),
+            (1000, 999, true),
+            (1000, 1000, true),
+            (1000, 1001, false),
+            (u64::MAX, u64::MAX, true),
+        ] {
+            assert_eq!(
+                State::is_valid(valid_until, now),
+                want,
+                "{valid_until} at {now}"
+            );
         }
-    }
-
-    #[test]
-    fn a_name_lives_from_its_birth_until_before_its_death() {
-        assert!(!NameSlot::is_alive(3, 7, 2));
-        assert!(NameSlot::is_alive(3, 7, 3));
-        assert!(NameSlot::is_alive(3, u64::MAX, 8));
-        assert!(!NameSlot::is_alive(3, 7, 7));
-        assert!(!NameSlot::is_alive(
-            NameSlot::FREE.born,
-            NameSlot::FREE.died,
-            u64::MAX - 1
-        ));
     }
 }

@@ -14,7 +14,6 @@ pub const MAX_NAME_LEN: usize = 255;
 pub const MAX_LABELS: usize = 127;
 /// Words of the longest name.
 pub const MAX_NAME_WORDS: usize = MAX_NAME_LEN.div_ceil(8);
-
 const ONES: u64 = 0x0101_0101_0101_0101;
 const HIGHS: u64 = 0x8080_8080_8080_8080;
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -32,6 +31,14 @@ pub const fn lower_case(word: u64) -> u64 {
     word | (upper >> 2)
 }
 
+/// Whether one of eight octets may be an upper-case letter: not 0 if one is. `_` is taken for one, too.
+#[inline(always)]
+#[must_use]
+pub const fn may_have_upper_case(word: u64) -> u64 {
+    // Bit 6 set, and bit 5 clear.
+    word & !(word << 1) & (ONES << 6)
+}
+
 /// Marks zero octets: the lowest bit set in the result is bit 7 of the first zero octet
 /// (in little-endian order); 0 when there is none.
 #[inline(always)]
@@ -40,44 +47,58 @@ pub const fn zero_octets(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & HIGHS
 }
 
-/// A seeded hash over the words of a name, from the last on.
+/// What the words of a name are multiplied by for its hash: odd numbers.
+pub type Multipliers = [u64; MAX_NAME_WORDS];
+
+/// Multipliers that a seed leads to.
+#[must_use]
+pub const fn multipliers(seed: u64) -> Multipliers {
+    let mut multipliers = [0; MAX_NAME_WORDS];
+    let mut state = seed;
+    let mut index = 0;
+    while index < MAX_NAME_WORDS {
+        // SplitMix64 (Steele, Lea, Flood 2014).
+        state = state.wrapping_add(MULTIPLIER);
+        let word = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        multipliers[index] = word ^ word >> 31 | 1;
+        index += 1;
+    }
+    multipliers
+}
+
+/// A hash over the words of a name: the sum of each word's product with its multiplier.
 ///
-/// What differs in the first octets of a name, the highest of the last word that is added, is seen
-/// in the highest bits only: so these are what a home slot is chosen by.
+/// No product depends on another one, so that a processor works on several at once. Each word's upper
+/// half is folded into its lower one before, so that each octet is seen in more than the highest
+/// bits of its product.
 ///
 /// Not keyed against attackers: only names of the configuration are ever inserted, so that
 /// a query can at worst miss.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct NameHash(u64);
 
 impl NameHash {
-    /// Starts a hash.
-    #[inline(always)]
-    #[must_use]
-    pub const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     /// Adds a lower-cased word.
     #[inline(always)]
     #[must_use]
-    pub const fn add(self, word: u64) -> Self {
-        let mixed = (self.0 ^ word).wrapping_mul(MULTIPLIER);
-        Self(mixed ^ (mixed >> 32))
+    pub const fn add(self, word: u64, multiplier: u64) -> Self {
+        let product = (word ^ word >> 32).wrapping_mul(multiplier);
+        Self(self.0.wrapping_add(product))
     }
 
-    /// The home slot among `mask + 1` (a power of two).
+    /// The home among so many.
     #[inline(always)]
     #[must_use]
-    pub const fn home(self, mask: u32) -> u32 {
-        self.0.swap_bytes() as u32 & mask
+    pub const fn home(self, homes: u32) -> u32 {
+        (((self.0 >> 32) * homes as u64) >> 32) as u32
     }
 
     /// 24 other bits of the hash and the length of the name: what is compared before the name.
     #[inline(always)]
     #[must_use]
     pub const fn tag(self, len: u8) -> u32 {
-        self.0 as u32 & !0xff | len as u32
+        (self.0 ^ self.0 >> 32) as u32 & !0xff | len as u32
     }
 }
 
@@ -157,12 +178,15 @@ pub fn padded<const LEN: usize>(name: &[u8]) -> Option<[u8; LEN]> {
     Some(padded)
 }
 
-/// The hash of a name in wire format, for user space.
+/// The hash of a name with these words, for user space.
 #[must_use]
-pub fn hash(seed: u64, words: &[u64]) -> NameHash {
+pub fn hash(multipliers: &Multipliers, words: &[u64]) -> NameHash {
     words
         .iter()
-        .fold(NameHash::new(seed), |hash, word| hash.add(*word))
+        .zip(multipliers)
+        .fold(NameHash::default(), |hash, (word, multiplier)| {
+            hash.add(*word, *multiplier)
+        })
 }
 
 #[cfg(test)]
@@ -179,6 +203,21 @@ mod tests {
                     let want = bytes.map(|b| b.to_ascii_lowercase());
                     assert_eq!(lower_case(u64::from_le_bytes(bytes)).to_le_bytes(), want);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn no_upper_case_letter_is_overlooked() {
+        for octet in 0..=u8::MAX {
+            for place in 0..8 {
+                let mut bytes = *b"\x03a-09z\xff~";
+                bytes[place] = octet;
+                let found = may_have_upper_case(u64::from_le_bytes(bytes)) != 0;
+                assert!(found || !octet.is_ascii_uppercase(), "{octet}");
+                // Names as they are as a rule cost no second look.
+                let is_usual = octet.is_ascii_lowercase() || octet.is_ascii_digit() || octet < 64;
+                assert!(!found || !is_usual, "{octet}");
             }
         }
     }
@@ -238,7 +277,7 @@ mod tests {
                     let mut name = whole;
                     name[place] = octet;
                     let (words, used) = words(&name).unwrap();
-                    let hash = hash(seed, &words[..used]);
+                    let hash = hash(&multipliers(seed), &words[..used]);
                     assert!(
                         hashes.insert((hash.home(u32::MAX), hash.tag(255))),
                         "{place}"

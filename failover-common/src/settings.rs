@@ -1,7 +1,7 @@
 //! What the program is told when it is loaded: constants to the verifier, which removes
 //! what they make unreachable.
 
-use crate::question::Ends;
+use crate::question::{Ends, MAX_NAME_WORDS, Multipliers};
 
 /// Addresses of one family that the program can be given.
 pub const MAX_LISTEN: usize = 16;
@@ -10,10 +10,10 @@ pub const MAX_LISTEN: usize = 16;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Settings {
-    /// Seed of the name hash.
-    pub seed: u64,
-    /// Home slots of the name table, less one.
-    pub name_mask: u32,
+    /// Of the name hash.
+    pub multipliers: Multipliers,
+    /// Buckets of the name table that names are looked for in first.
+    pub name_homes: u32,
     /// Our port, in network byte order.
     pub port: u16,
     /// Largest UDP payload we send and announce, in octets.
@@ -34,17 +34,18 @@ pub struct Settings {
     pub cookie_secret: [u64; 2],
     /// How the names of our zones end.
     pub zone_ends: Ends,
-    /// Our IPv4 addresses, each as its octets lie in a packet.
+    /// Our IPv4 addresses, each as its octets lie in a packet; then the first of them once more.
     pub listen_v4: [u32; MAX_LISTEN],
-    /// Our IPv6 addresses, each as two words as their octets lie in a packet.
+    /// Our IPv6 addresses, each as two words as their octets lie in a packet; then the first of them
+    /// once more.
     pub listen_v6: [[u64; 2]; MAX_LISTEN],
 }
 
 impl Settings {
     /// A program that answers nothing.
     pub const NONE: Self = Self {
-        seed: 0,
-        name_mask: 0,
+        multipliers: [0; MAX_NAME_WORDS],
+        name_homes: 0,
         port: 0,
         edns_udp_size: 0,
         listen_v4_len: 0,
@@ -64,7 +65,7 @@ impl Settings {
 mod user {
     use super::Settings;
 
-    // SAFETY: `repr(C)`, integers that need no padding: 8 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256 octets
+    // SAFETY: `repr(C)`, integers that need no padding: 256 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256 octets
     // without padding, every bit pattern is valid.
     unsafe impl bytemuck::Zeroable for Settings {}
     // SAFETY: as above.
@@ -77,7 +78,7 @@ mod tests {
     fn no_padding() {
         assert_eq!(
             size_of::<super::Settings>(),
-            8 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256
+            256 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256
         );
     }
 }

@@ -3,7 +3,10 @@
 
 use failover_common::checksum::{add64, fold, shift_odd64};
 
-use crate::frame::{IPV4_LEN, IPV6_LEN, UDP};
+use crate::{
+    frame::{IPV4_LEN, IPV6_LEN, UDP, UDP_LEN},
+    packet::{read, write},
+};
 
 /// TTL and hop limit of replies.
 const TTL: u8 = 64;
@@ -20,14 +23,43 @@ pub(crate) fn ethernet(start: u64, end: u64) -> (u64, u64) {
     )
 }
 
+/// Reads an Ethernet header without tags at `from` and writes it at `to` with the addresses swapped.
+///
+/// # Safety
+///
+/// It is in the packet at both places.
+#[inline(always)]
+pub(crate) unsafe fn turn_ethernet(from: *const u8, to: *mut u8) {
+    let (start, end) = ethernet(read!(from, 0, u64), read!(from, 6, u64));
+    write!(to, 0, start);
+    write!(to, 6, end);
+}
+
+/// Two words as one: the processor has fewer stores to make.
+#[inline(always)]
+pub(crate) const fn joined(first: u32, second: u32) -> u64 {
+    (first.to_le() as u64 | (second.to_le() as u64) << 32).to_le()
+}
+
+/// The same of two half words.
+#[inline(always)]
+const fn joined_halves(first: u16, second: u16) -> u32 {
+    (first.to_le() as u32 | (second.to_le() as u32) << 16).to_le()
+}
+
 /// A version of IP.
 pub(crate) trait Network {
-    /// Its header without options or extension headers.
-    type Header: Copy;
+    /// Octets of its header without options or extension headers.
+    const LEN: usize;
 
-    /// The header of the reply: addresses swapped, TTL and lengths set. With it the sum of the
-    /// pseudo header's addresses, unfolded (RFC 768; RFC 8200 section 8.1).
-    fn reply(header: Self::Header, udp_len: u16) -> (Self::Header, u64);
+    /// Reads the header at `from` and writes that of the reply at `to`: addresses swapped, TTL and
+    /// lengths set. Both may be the same place. Returns the sum of the pseudo header's addresses,
+    /// unfolded (RFC 768; RFC 8200 section 8.1).
+    ///
+    /// # Safety
+    ///
+    /// [`Network::LEN`] octets are in the packet at both places.
+    unsafe fn turn(from: *const u8, to: *mut u8, udp_len: u16) -> u64;
 }
 
 /// IPv4.
@@ -36,82 +68,124 @@ pub(crate) struct V4;
 pub(crate) struct V6;
 
 impl Network for V4 {
-    type Header = [u32; IPV4_LEN / 4];
+    const LEN: usize = IPV4_LEN;
 
     #[inline(always)]
-    fn reply(header: Self::Header, udp_len: u16) -> (Self::Header, u64) {
-        let [start, id, _, source, destination] = header;
-        let total_len = udp_len + IPV4_LEN as u16;
-        let start = start & 0xffff | u32::from(total_len.to_be()) << 16;
-        let ttl = u32::from(TTL) | u32::from(UDP) << 8;
+    unsafe fn turn(from: *const u8, to: *mut u8, udp_len: u16) -> u64 {
+        const TTL_PROTOCOL: u16 = u16::from_ne_bytes([TTL, UDP]);
+        // Version and type of service; identification and fragment.
+        let start = read!(from, 0, u16);
+        let total_len = (udp_len + IPV4_LEN as u16).to_be();
+        let id = read!(from, 4, u32);
+        let [source, destination] = read!(from, 12, [u32; 2]);
         let addresses = u64::from(source) + u64::from(destination);
-        let checksum = !fold(u64::from(start) + u64::from(id) + u64::from(ttl) + addresses);
-        let ttl = ttl | u32::from(checksum) << 16;
-        ([start, id, ttl, destination, source], addresses)
+        let sum = addresses + u64::from(start) + u64::from(id) + u64::from(TTL_PROTOCOL);
+        let checksum = !fold(sum + u64::from(total_len));
+        write!(to, 0, joined(joined_halves(start, total_len), id));
+        let ttl_checksum = joined_halves(TTL_PROTOCOL, checksum);
+        write!(to, 8, joined(ttl_checksum, destination));
+        write!(to, 16, source);
+        addresses
     }
 }
 
 impl Network for V6 {
-    type Header = [u64; IPV6_LEN / 8];
+    const LEN: usize = IPV6_LEN;
 
     #[inline(always)]
-    fn reply(header: Self::Header, udp_len: u16) -> (Self::Header, u64) {
-        let [start, s0, s1, d0, d1] = header;
-        let rest = u32::from(udp_len.to_be()) | u32::from(UDP) << 16 | u32::from(TTL) << 24;
-        let start = start & 0xffff_ffff | u64::from(rest) << 32;
-        let addresses = add64(add64(add64(add64(0, s0), s1), d0), d1);
-        ([start, d0, d1, s0, s1], addresses)
+    unsafe fn turn(from: *const u8, to: *mut u8, udp_len: u16) -> u64 {
+        // Version, traffic class and flow label.
+        let start = read!(from, 0, u32);
+        let mut sum = 0;
+        for part in read!(from, 8, [u32; 8]) {
+            sum += u64::from(part);
+        }
+        let [s0, s1, d0, d1] = read!(from, 8, [u64; 4]);
+        let next_hop = u16::from_ne_bytes([UDP, TTL]);
+        write!(
+            to,
+            0,
+            joined(start, joined_halves(udp_len.to_be(), next_hop))
+        );
+        write!(to, 8, [d0, d1, s0, s1]);
+        sum
+    }
+}
+
+/// QR and AA in the flags of a header, as they lie in the packet.
+pub(crate) const AUTHORITATIVE: u16 = 0x8400u16.to_be();
+
+/// What the UDP and the DNS header of a reply have from those of the query.
+#[derive(Clone, Copy)]
+pub(crate) struct Turned {
+    /// Source and destination port of the query.
+    ports: [u16; 2],
+    /// ID and flags of the reply, as they lie in the packet.
+    id_flags: u32,
+}
+
+impl Turned {
+    /// Reads the headers of a query. The reply has these flags (in network byte order), and its RD.
+    ///
+    /// # Safety
+    ///
+    /// UDP header, ID and flags are in the packet there.
+    #[inline(always)]
+    pub(crate) unsafe fn read(from: *const u8, flags: u16) -> Self {
+        let id_flags = read!(from, UDP_LEN, u32);
+        let flags = u32::from(flags.to_le()) << 16;
+        let recursion_desired = u32::from(RD.to_le()) << 16;
+        Self {
+            ports: read!(from, 0, [u16; 2]),
+            id_flags: (id_flags.to_le() & (0xffff | recursion_desired) | flags).to_le(),
+        }
+    }
+
+    /// The unfolded sum of it, and of the pseudo header but for the length.
+    #[inline(always)]
+    pub(crate) fn sum(&self, addresses: u64) -> u64 {
+        let [source, destination] = self.ports;
+        addresses
+            + u64::from(source)
+            + u64::from(destination)
+            + u64::from(u16::from(UDP).to_be())
+            + u64::from(self.id_flags)
     }
 }
 
 /// What the UDP and the DNS header of a reply say.
 pub(crate) struct Message {
-    /// Source and destination port of the query.
-    pub ports: [u16; 2],
-    /// ID and flags of the query.
-    pub id_flags: u32,
-    /// Flags of the reply in network byte order, without RD.
-    pub flags: u16,
-    /// Records in the four sections, each in network byte order.
-    pub counts: [u16; 4],
+    /// What they have from the query.
+    pub turned: Turned,
+    /// Records in the four sections, see [`failover_common::layout::counts`].
+    pub counts: [u32; 2],
     /// Octets of UDP header and message.
     pub udp_len: u16,
-    /// Unfolded sum of the pseudo header's addresses.
-    pub address_sum: u64,
-    /// Unfolded sum of what follows the DNS header, see [`body_sum`].
-    pub body_sum: u64,
+    /// Unfolded sum of everything else, see [`Turned::sum`] and [`body_sum`].
+    pub sum: u64,
 }
 
-/// UDP and DNS header: 8, 4 and 8 octets.
-pub(crate) type Headers = (u64, u32, u64);
-
 impl Message {
-    /// The headers, with the checksum over everything.
+    /// Writes both headers, with the checksum over everything.
+    ///
+    /// # Safety
+    ///
+    /// They are in the packet at this place.
     #[inline(always)]
-    pub(crate) fn headers(&self) -> Headers {
-        let flags = u32::from(self.flags.to_le()) << 16;
-        let recursion_desired = u32::from(RD.to_le()) << 16;
-        let id_flags = self.id_flags & (0xffff | recursion_desired) | flags;
-        let [questions, answers, authority, additional] = self.counts.map(u64::from);
-        let counts = questions | answers << 16 | authority << 32 | additional << 48;
-        let [source, destination] = self.ports;
-        let sum = self.address_sum
-            + u64::from(source)
-            + u64::from(destination)
-            + u64::from(u16::from(UDP).to_be())
-            // Once in the pseudo header, once in the header itself.
-            + 2 * u64::from(self.udp_len.to_be())
-            + u64::from(id_flags)
-            + self.body_sum;
-        let checksum = match !fold(add64(sum, counts)) {
+    pub(crate) unsafe fn write(&self, at: *mut u8) {
+        let [source, destination] = self.turned.ports;
+        let [counts, more_counts] = self.counts;
+        let udp_len = self.udp_len.to_be();
+        // The length is once in the pseudo header, and once in the header itself.
+        let sum = self.sum + 2 * u64::from(udp_len) + u64::from(counts) + u64::from(more_counts);
+        let checksum = match !fold(sum) {
             0 => 0xffff,
             checksum => checksum,
         };
-        let udp = u64::from(destination)
-            | u64::from(source) << 16
-            | u64::from(self.udp_len.to_be()) << 32
-            | u64::from(checksum) << 48;
-        (udp, id_flags, counts)
+        let ports = joined_halves(destination, source);
+        write!(at, 0, joined(ports, joined_halves(udp_len, checksum)));
+        write!(at, UDP_LEN, joined(self.turned.id_flags, counts));
+        write!(at, UDP_LEN + 8, more_counts);
     }
 }
 

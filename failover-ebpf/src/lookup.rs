@@ -4,8 +4,8 @@ use aya_ebpf::programs::XdpContext;
 use failover_common::{
     counters::{Counter, ServiceHits},
     layout::{
-        A_RECORD_LEN, AAAA_RECORD_LEN, Cell, Follow, NO_ADDRESSES, NO_TAIL, NameSlot, Node, State,
-        Tail,
+        A_RECORD_LEN, AAAA_RECORD_LEN, Cell, Follow, NO_ADDRESSES, NO_TAIL, NameBucket, NameSlot,
+        Node, State, Tail,
     },
     question::{MAX_NAME_WORDS, NameHash},
 };
@@ -23,9 +23,6 @@ use crate::{
 
 pub(crate) const TYPE_A: u16 = 1;
 pub(crate) const TYPE_AAAA: u16 = 28;
-/// Longest chain of the name table; the writer keeps to it.
-const MAX_CHAIN: usize = 16;
-
 /// Where the parts of a reply lie.
 pub(crate) struct Found {
     /// Index of the answer, with [`Cell::LARGE`]. The answer itself is looked up again where
@@ -120,7 +117,7 @@ fn find_place(
     query: &Query,
     generation: u64,
 ) -> Result<Place, Counter> {
-    let slot = find_name(ctx, frame.noise, &query.name, generation);
+    let slot = find_name(ctx, frame.noise, &query.name);
     let index = match slot {
         Some((_, slot))
             if slot.target & NameSlot::NODE == 0
@@ -142,8 +139,12 @@ fn find_place(
 #[inline(always)]
 fn choose_addresses(place: &Place, is_v6: bool, generation: u64) -> Result<Choice, Counter> {
     let service = SERVICES.get(place.service).ok_or(Counter::PassedName)?;
-    let cell = if is_v6 { &service.aaaa } else { &service.a };
-    let index = select(cell, generation)?;
+    let [first, second] = if is_v6 {
+        &service.aaaa.versions
+    } else {
+        &service.a.versions
+    };
+    let index = select([&first.pointer, &second.pointer], generation)?;
     let header = if index & Cell::LARGE == 0 {
         ANSWERS.get(index).ok_or(Counter::PassedOvertaken)?.header
     } else {
@@ -168,35 +169,41 @@ fn choose_addresses(place: &Place, is_v6: bool, generation: u64) -> Result<Choic
     })
 }
 
-/// The slot of a name and its index, if `generation` has it.
+/// The slot of a name and its index, if the table has it.
 #[inline(always)]
 pub(crate) fn find_name(
     ctx: &XdpContext,
     noise: Noise,
     name: &Name,
-    generation: u64,
 ) -> Option<(u32, &'static NameSlot)> {
-    let (index, slot) = find_tag(name.hash, name.len, generation)?;
+    let (index, slot) = find_tag(noise, name.hash, name.len)?;
     is_in_slot(ctx, noise, name, slot).then_some((index, slot))
 }
 
-/// The slot whose tag is that of the name with this hash and length. The writer sees to it that no two names of a chain share
-/// a tag.
+/// The slot, and its index, whose tag is that of the name with this hash and length. The writer sees
+/// to it that no two names of a chain share a tag.
 #[inline(always)]
 pub(crate) fn find_tag(
+    noise: Noise,
     hash: NameHash,
     len: usize,
-    generation: u64,
 ) -> Option<(u32, &'static NameSlot)> {
+    const SLOT_LEN: usize = size_of::<NameSlot>();
     let tag = hash.tag(len as u8);
-    let mut index = hash.home(setting!(name_mask));
-    for _ in 0..MAX_CHAIN {
-        let slot = NAMES.get(index)?;
-        if slot.tag == tag && NameSlot::is_alive(shared!(slot.born), shared!(slot.died), generation)
-        {
-            return Some((index, slot));
+    let mut index = hash.home(setting!(name_homes));
+    for _ in 0..NameBucket::MAX_CHAIN {
+        let [first, second] = &NAMES.get(index)?.slots;
+        // Both are read at once: each is a cache line of its own.
+        let tags = [shared!(first.tag), shared!(second.tag)];
+        if tags.contains(&tag) {
+            // A branch: the processor guesses, and has begun with what follows when the tags come.
+            let offset = if tags[0] == tag { 0 } else { SLOT_LEN };
+            let offset = noise.bound::<SLOT_LEN>(offset);
+            let is_second = (offset / SLOT_LEN) as u32;
+            let slot = neighbour(first, offset);
+            return Some((index * NameBucket::SLOTS as u32 + is_second, slot));
         }
-        index = shared!(slot.next);
+        index = first.next;
         if index == 0 {
             break;
         }
@@ -204,35 +211,53 @@ pub(crate) fn find_tag(
     None
 }
 
+/// What lies `offset` octets behind a part of a map value: another of its kind.
+#[inline(always)]
+pub(crate) fn neighbour<T>(first: &'static T, offset: usize) -> &'static T {
+    let first: *const T = first;
+    // SAFETY: the verifier sees to it that it is in the same map value, whose parts are all alike.
+    unsafe { &*first.wrapping_byte_add(offset) }
+}
+
+/// The slot with this index.
+#[inline(always)]
+pub(crate) fn slot(index: u32) -> Option<&'static NameSlot> {
+    let [first, second] = &NAMES.get(index / NameBucket::SLOTS as u32)?.slots;
+    Some(if index & 1 == 0 { first } else { second })
+}
+
 #[inline(always)]
 fn is_in_slot(ctx: &XdpContext, noise: Noise, name: &Name, slot: &NameSlot) -> bool {
     if name.len <= NameSlot::INLINE {
-        return is_named(ctx, noise, name, words::<_, 4>(&slot.name));
+        return is_named(ctx, noise, name, inline_words(slot));
     }
-    match LONG_NAMES.get(words::<_, 4>(&slot.name)[0] as u32) {
+    match LONG_NAMES.get(inline_words(slot)[0] as u32) {
         Some(long) => is_named(ctx, noise, name, words::<_, MAX_NAME_WORDS>(&long.name)),
         None => false,
     }
 }
 
+/// The words of the name in a slot.
+#[inline(always)]
+pub(crate) fn inline_words(slot: &NameSlot) -> &[u64; NameSlot::INLINE / 8] {
+    words(&slot.name)
+}
+
 /// The octets of a name as words.
 #[inline(always)]
-pub(crate) fn words<const BYTES: usize, const WORDS: usize>(name: &[u8; BYTES]) -> &[u64; WORDS] {
+fn words<const BYTES: usize, const WORDS: usize>(name: &[u8; BYTES]) -> &[u64; WORDS] {
     const { assert!(BYTES == WORDS * 8) };
     // SAFETY: as long, and aligned: names lie at multiples of 8 in values that are.
     unsafe { &*name.as_ptr().cast() }
 }
 
-/// The index of the answer that belongs to `generation`.
+/// The index of the answer that belongs to `generation`, of two versions of a pointer.
 ///
 /// The writer overwrites the older version when it prepares the next generation. A reader
 /// that was overtaken by two publications looks again, once.
 #[inline(always)]
-pub(crate) fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
-    let version = Cell::select(
-        [shared!(cell.versions[0]), shared!(cell.versions[1])],
-        generation,
-    );
+pub(crate) fn select([first, second]: [&u64; 2], generation: u64) -> Result<u32, Counter> {
+    let version = Cell::select([shared!(*first), shared!(*second)], generation);
     if version != 0 {
         return Ok(Cell::index(version));
     }
@@ -240,10 +265,7 @@ pub(crate) fn select(cell: &Cell, generation: u64) -> Result<u32, Counter> {
         Some(state) => shared!(state.generation),
         None => 0,
     };
-    match Cell::select(
-        [shared!(cell.versions[0]), shared!(cell.versions[1])],
-        generation,
-    ) {
+    match Cell::select([shared!(*first), shared!(*second)], generation) {
         0 => Err(Counter::PassedOvertaken),
         version => Ok(Cell::index(version)),
     }

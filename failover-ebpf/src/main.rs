@@ -2,7 +2,7 @@
 //!
 //! A packet goes through [`frame`] (Ethernet, IP, UDP), [`query`] (DNS header, question,
 //! OPT), [`lookup`] (name, service, answer) and [`reply`] (the one place that changes a
-//! packet). Each of them fails with the [`Counter`] that names the reason; this file alone
+//! packet), unless [`usual`] has answered it already. Each of them fails with the [`Counter`] that names the reason; this file alone
 //! turns results into verdicts. [`maps`] holds every map and the rule of their concurrency.
 #![no_std]
 #![no_main]
@@ -27,8 +27,6 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::error;
 use failover_common::counters::Counter;
 
-use frame::{ETHERNET_LEN, Ethernet};
-use headers::{V4, V6};
 use packet::Window;
 
 /// Why a packet is not answered.
@@ -74,32 +72,22 @@ fn failover_pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 
-/// Returns the kernel's ticks, which user space cannot see otherwise. Never attached.
+/// Writes the kernel's ticks, which user space cannot see otherwise, into the packet. Never attached.
 #[xdp]
-fn failover_ticks(_ctx: XdpContext) -> u32 {
-    packet::ticks()
+fn failover_ticks(ctx: XdpContext) -> u32 {
+    match packet::store(&ctx, 0, packet::ticks()) {
+        Some(()) => xdp_action::XDP_PASS,
+        None => xdp_action::XDP_ABORTED,
+    }
 }
 
 #[inline(always)]
 fn answer(ctx: &XdpContext) -> Result<Counter, Stop> {
-    let packet = Window::new(ctx);
-    let datagram = match frame::parse_ethernet(packet).map_err(Stop::Pass)? {
-        Ethernet::V4 => {
-            let datagram = frame::parse_v4(packet, ETHERNET_LEN).map_err(Stop::Pass)?;
-            if let Some(counter) = usual::answer::<V4>(ctx, packet, &datagram)? {
-                return Ok(counter);
-            }
-            datagram
-        }
-        Ethernet::V6 => {
-            let datagram = frame::parse_v6(packet, ETHERNET_LEN).map_err(Stop::Pass)?;
-            if let Some(counter) = usual::answer::<V6>(ctx, packet, &datagram)? {
-                return Ok(counter);
-            }
-            datagram
-        }
-        Ethernet::Tagged => frame::parse_tagged(packet).map_err(Stop::Pass)?,
-    };
+    if let Some(counter) = usual::answer(ctx, Window::new(ctx))? {
+        return Ok(counter);
+    }
+    // The call for room, even if it fails, makes pointers into the packet invalid.
+    let datagram = frame::parse(Window::new(ctx)).map_err(Stop::Pass)?;
     let frame = frame::locate(ctx, &datagram).map_err(Stop::Pass)?;
     let query = query::parse(ctx, &frame).map_err(Stop::Pass)?;
     let found = lookup::find(ctx, &frame, &query).map_err(Stop::Pass)?;

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use failover_common::{
     counters::{Counter, Counters, ServiceHits},
     layout::{
-        LargeAnswer, LongName, NameSlot, Node, ServiceSlot, SmallAnswer, State, Tail, ZoneSlot,
+        LargeAnswer, LongName, NameBucket, Node, ServiceSlot, SmallAnswer, State, Tail, ZoneSlot,
     },
     question::MAX_LABELS,
     settings::Settings,
@@ -28,7 +28,7 @@ pub(crate) static STATE: Array<State, 1, MMAPABLE> = Array::new();
 
 /// The hash table of names.
 #[btf_map]
-pub(crate) static NAMES: Array<NameSlot, 1, MMAPABLE> = Array::new();
+pub(crate) static NAMES: Array<NameBucket, 1, MMAPABLE> = Array::new();
 /// Names that do not fit in their slot.
 #[btf_map]
 pub(crate) static LONG_NAMES: Array<LongName, 1, MMAPABLE> = Array::new();
@@ -73,6 +73,24 @@ static SETTINGS: Settings = Settings::NONE;
 pub(crate) fn settings() -> *const Settings {
     &raw const SETTINGS
 }
+
+/// The value of a map at an index that stands in a value of another map, read where it stands:
+/// `value_at!(SERVICES, ServiceSlot, slot.target)`. What goes through the stack comes later.
+macro_rules! value_at {
+    ($map:ident, $type:ty, $index:expr) => {
+        // SAFETY: the map's key is a `u32`, and `$type` its value. The index is never written while it
+        // can be read.
+        unsafe {
+            aya_ebpf::helpers::bpf_map_lookup_elem(
+                (&raw const $crate::maps::$map).cast_mut().cast(),
+                (&raw const $index).cast(),
+            )
+            .cast::<$type>()
+            .as_ref()
+        }
+    };
+}
+pub(crate) use value_at;
 
 /// Reads one setting: `setting!(port)`.
 macro_rules! setting {

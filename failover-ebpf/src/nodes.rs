@@ -18,8 +18,8 @@ use failover_common::{
 
 use crate::{
     frame::Frame,
-    lookup::{Place, TYPE_A, TYPE_AAAA, find_name, select},
-    maps::{LABELS, NAMES, NODES, TAILS, ZONES, setting},
+    lookup::{Place, TYPE_A, TYPE_AAAA, find_name, select, slot},
+    maps::{LABELS, NODES, TAILS, ZONES, setting},
     packet::{Noise, load},
     query::{HEADER_LEN, Query, read_name},
 };
@@ -120,10 +120,10 @@ fn find_word(context: *mut xdp_md, dns: usize, question: u64, index: u32, genera
     if is_for_user_space(qtype) {
         return Word::PASS_TYPE.0;
     }
-    let word = match NAMES.get(index) {
+    let word = match slot(index) {
         Some(slot) => at_name(slot, qtype, generation),
         None if !may_be_ours(&ctx, dns, len) => Word::PASS_NAME,
-        None => match search(&ctx, dns, len, generation).and_then(|index| NAMES.get(index)) {
+        None => match search(&ctx, dns, len).and_then(slot) {
             Some(slot) => below_name(slot, qtype, len, generation),
             None => Word::PASS_NAME,
         },
@@ -216,7 +216,8 @@ fn deny(zone: u32, rcode: u16, generation: u64) -> Word {
 /// Index of a zone's denial.
 #[inline(always)]
 fn denial(zone: u32, generation: u64) -> Option<u32> {
-    select(&ZONES.get(zone)?.denial, generation).ok()
+    let [first, second] = &ZONES.get(zone)?.denial.versions;
+    select([first, second], generation).ok()
 }
 
 /// Whether the name of `len` octets ends as the name of one of our zones does. Spares all others
@@ -241,7 +242,7 @@ pub(crate) fn may_end_ours(octets: u64) -> bool {
 /// The slot of the closest encloser of the name of `len` octets in the question of the message
 /// at `dns`; `None`: there is none, or the name is not well-formed.
 #[inline(always)]
-fn search(ctx: &XdpContext, dns: usize, len: usize, generation: u64) -> Option<u32> {
+fn search(ctx: &XdpContext, dns: usize, len: usize) -> Option<u32> {
     let noise = Noise::new(ctx)?;
     let start = noise.bound::<0x7f>(dns) + HEADER_LEN;
     let len = noise.bound::<0xff>(len);
@@ -258,7 +259,7 @@ fn search(ctx: &XdpContext, dns: usize, len: usize, generation: u64) -> Option<u
         let middle = noise.bound::<0x7f>((low + high).div_ceil(2));
         let above = usize::from(starts[noise.bound::<0x7f>(labels - middle)]);
         let (name, _) = read_name(ctx, noise, start + above, noise.bound::<0xff>(len - above))?;
-        match find_name(ctx, noise, &name, generation) {
+        match find_name(ctx, noise, &name) {
             Some((index, _)) => {
                 found = index;
                 low = middle;

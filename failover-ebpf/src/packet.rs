@@ -15,6 +15,14 @@ pub(crate) fn opaque(mut value: u64) -> u64 {
     value
 }
 
+/// `value`, which is less than `LIMIT`: the verifier is told by a mask that the optimiser cannot see to
+/// be none.
+#[inline(always)]
+pub(crate) fn bounded<const LIMIT: usize>(value: usize) -> usize {
+    const { assert!(LIMIT.is_power_of_two()) };
+    opaque(value as u64) as usize & (LIMIT - 1)
+}
+
 /// A word that the verifier knows nothing about.
 ///
 /// The verifier follows every branch with what it learned there: a length that is 14 here
@@ -57,18 +65,18 @@ impl Noise {
         value
     }
 
-    /// `value`, which is at most `MASK` (all ones from its highest bit).
+    /// `value`, all of whose bits are in `MASK`.
     #[inline(always)]
     pub(crate) fn bound<const MASK: usize>(self, value: usize) -> usize {
         self.forget(value as u64) as usize & MASK
     }
 }
 
-/// The kernel's ticks (jiffies), modulo 2^32. No call: the kernel makes it a load.
+/// The kernel's ticks (jiffies). No call: the kernel makes it a load.
 #[inline(always)]
-pub(crate) fn ticks() -> u32 {
+pub(crate) fn ticks() -> u64 {
     // SAFETY: a helper without arguments.
-    unsafe { bpf_jiffies64() as u32 }
+    unsafe { bpf_jiffies64() }
 }
 
 /// A pointer to the `T` at `offset`, if it lies wholly within the packet.
@@ -133,11 +141,13 @@ impl Window {
         offset: usize,
         len: usize,
     ) -> Option<*mut u8> {
-        const { assert!(LIMIT.is_power_of_two()) };
-        // The verifier is told the bound by a mask that the optimiser cannot see to be none.
-        let variable = opaque(variable as u64) as usize & (LIMIT - 1);
-        let place = self.start + variable + offset;
-        (place + len <= self.end).then_some(place as *mut u8)
+        self.at(bounded::<LIMIT>(variable) + offset, len)
+    }
+
+    /// Whether `len` octets from a place on, which [`Window::at`] has found, are within the packet.
+    #[inline(always)]
+    pub(crate) fn holds(self, place: *mut u8, len: usize) -> Option<()> {
+        (place as usize + len <= self.end).then_some(())
     }
 }
 
@@ -146,7 +156,7 @@ macro_rules! read {
     ($place:expr, $offset:expr, $type:ty) => {
         // SAFETY: a `Window` checked that it is there; the machines that BPF's JIT runs on load
         // unaligned words.
-        unsafe { *$place.cast_const().offset($offset as isize).cast::<$type>() }
+        unsafe { *$place.cast::<u8>().offset($offset as isize).cast::<$type>() }
     };
 }
 pub(crate) use read;

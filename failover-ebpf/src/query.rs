@@ -323,7 +323,7 @@ pub(crate) fn read_name(
     start: usize,
     len: usize,
 ) -> Option<(Name, u64)> {
-    let mut hash = NameHash::new(setting!(seed));
+    let mut hash = NameHash::default();
     let mut sum = 0;
     let whole_len = len & !7;
     // What the loop teaches the verifier about its end must not stick to the length.
@@ -332,7 +332,10 @@ pub(crate) fn read_name(
     while offset < loop_end {
         let word: u64 = load(ctx, word_place(start + len, offset))?;
         sum = add64(sum, word);
-        hash = hash.add(lower_case(word.to_le()));
+        hash = hash.add(
+            lower_case(word.to_le()),
+            setting!(multipliers[(offset / 8) & (MAX_NAME_WORDS - 1)]),
+        );
         offset += 8;
     }
     let mut first_word = 0;
@@ -342,7 +345,10 @@ pub(crate) fn read_name(
         let word = first_octets(word.to_le(), len & 7);
         sum = add64(sum, word.to_le());
         first_word = lower_case(word);
-        hash = hash.add(first_word);
+        hash = hash.add(
+            first_word,
+            setting!(multipliers[(whole_len / 8) & (MAX_NAME_WORDS - 1)]),
+        );
     }
     let name = Name {
         start,

@@ -13,14 +13,14 @@ use failover_common::{
     checksum::{add64, shift_odd64},
     cookie::{self, CLIENT_LEN, OPTION, SERVER_LEN},
     counters::Counter,
-    layout::{A_RECORD_LEN, AAAA_RECORD_LEN, Answer, Cell, TAIL_LEN, Tail, TailHeader},
+    layout::{A_RECORD_LEN, AAAA_RECORD_LEN, Answer, Cell, TAIL_LEN, Tail, TailHeader, counts},
     question::MAX_NAME_LEN,
 };
 
 use crate::{
     Stop,
-    frame::{Frame, IPV4_LEN, UDP_LEN},
-    headers::{self, Headers, Message, Network, V4, V6, body_sum},
+    frame::{Frame, IPV4_LEN, IPV6_LEN, UDP_LEN},
+    headers::{self, Message, Network, Turned, V4, V6, body_sum},
     lookup::{Found, next_turn},
     maps::{ANSWERS, LARGE_ANSWERS, STATE, setting, shared},
     packet::{self, Noise, load, opaque, store},
@@ -207,7 +207,7 @@ fn write(
     let udp_len = (message_len + UDP_LEN) as u16;
 
     // Headers first: what is moved later would be written over them.
-    let (ports, id_flags) = read_headers(ctx, shift + frame.udp)?;
+    let turned = read_headers(ctx, shift + frame.udp, found.flags)?;
     write_ethernet(ctx, frame, shift)?;
     let address_sum = write_ip(ctx, frame, shift, udp_len)?;
     move_question(ctx, frame, question_len, shift)?;
@@ -234,46 +234,27 @@ fn write(
 
     let records_sum = query.name_sum + u64::from(query.type_class) + answer_sum + plan.tail_sum;
     let message = Message {
-        ports,
-        id_flags,
-        flags: found.flags,
+        turned,
         counts: [
-            1u16.to_be(),
-            plan.answer_count.to_be(),
-            plan.authority_count.to_be(),
-            plan.additional_count.to_be(),
+            counts(1, plan.answer_count),
+            counts(plan.authority_count, plan.additional_count),
         ],
         udp_len,
-        address_sum,
-        body_sum: body_sum(records_sum, opt_sum, query.name.len, plan.tail_len),
+        sum: turned.sum(address_sum)
+            + body_sum(records_sum, opt_sum, query.name.len, plan.tail_len),
     };
-    write_headers(ctx, frame.udp, message.headers())
-}
-
-/// Ports, and ID and flags, of the query.
-#[inline(always)]
-fn read_headers(ctx: &XdpContext, at: usize) -> Option<([u16; 2], u32)> {
-    let headers: *const [u8; UDP_LEN + HEADER_LEN] = packet::at(ctx, at)?;
-    // SAFETY: `at` checked the whole of it; see there on alignment.
-    unsafe {
-        Some((
-            *headers.cast::<[u16; 2]>(),
-            *headers.cast::<u8>().add(UDP_LEN).cast::<u32>(),
-        ))
-    }
-}
-
-/// Writes UDP and DNS header.
-#[inline(always)]
-fn write_headers(ctx: &XdpContext, at: usize, (udp, id_flags, counts): Headers) -> Option<()> {
-    let headers: *mut [u8; UDP_LEN + HEADER_LEN] = packet::at(ctx, at)?;
-    // SAFETY: `at` checked the whole of it; see there on alignment.
-    unsafe {
-        *headers.cast::<u64>() = udp;
-        *headers.cast::<u8>().add(8).cast::<u32>() = id_flags;
-        *headers.cast::<u8>().add(12).cast::<u64>() = counts;
-    }
+    let headers: *mut [u8; UDP_LEN + HEADER_LEN] = packet::at(ctx, frame.udp)?;
+    // SAFETY: `at` checked the whole of it.
+    unsafe { message.write(headers.cast()) };
     Some(())
+}
+
+/// What the reply has from UDP and DNS header of the query.
+#[inline(always)]
+fn read_headers(ctx: &XdpContext, at: usize, flags: u16) -> Option<Turned> {
+    let headers: *const [u8; UDP_LEN + HEADER_LEN] = packet::at(ctx, at)?;
+    // SAFETY: `at` checked the whole of it.
+    Some(unsafe { Turned::read(headers.cast(), flags) })
 }
 
 /// Addresses swapped, tags and type kept.
@@ -575,10 +556,13 @@ fn write_ip(ctx: &XdpContext, frame: &Frame, shift: usize, udp_len: u16) -> Opti
     Some(frame.noise.forget(sum))
 }
 
-/// Reads an IP header and writes that of the reply. Returns the sum of the addresses.
+/// Turns an IP header. Returns the sum of the addresses.
 #[inline(always)]
 fn turn_ip<N: Network>(ctx: &XdpContext, from: usize, to: usize, udp_len: u16) -> Option<u64> {
-    let (header, sum) = N::reply(load(ctx, from)?, udp_len);
-    store(ctx, to, header)?;
-    Some(sum)
+    // No header of IP is longer than that of IPv6, and a UDP header and more follow.
+    let from: *const [u8; IPV6_LEN] = packet::at(ctx, from)?;
+    let to: *mut [u8; IPV6_LEN] = packet::at(ctx, to)?;
+    const { assert!(N::LEN <= IPV6_LEN && IPV6_LEN <= IPV4_LEN + UDP_LEN + HEADER_LEN) };
+    // SAFETY: `at` checked both places.
+    Some(unsafe { N::turn(from.cast(), to.cast(), udp_len) })
 }

@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 
 use domain::base::iana::Rtype;
 use failover_common::checksum;
-use failover_common::layout::{self, AnswerHeader, Follow, TailHeader, size};
+use failover_common::layout::{self, AnswerHeader, Follow, InlineAnswer, TailHeader, size};
 
 use crate::model::{Name, Service, ServiceId, Zone, ZoneId};
 use crate::policy::{Answer, Weighted};
@@ -19,6 +19,11 @@ use crate::policy::{Answer, Weighted};
 const AUTHORITATIVE: u16 = 0x8400;
 /// QR and RCODE 2.
 const SERVFAIL: u16 = 0x8002;
+/// Octets of an OPT record without options.
+const OPT_LEN: usize = 11;
+/// Which octet of it has DO, and which bit of that octet it is.
+const DNSSEC_OK_PLACE: usize = 7;
+const DNSSEC_OK: u8 = 0x80;
 /// `IN`.
 const CLASS_IN: u16 = 1;
 /// A compression pointer's two upper bits (RFC 1035 section 4.1.4).
@@ -124,6 +129,16 @@ impl AddressAnswer {
         }
     }
 
+    /// The answer as it is kept beside the pointer to it, if it is short enough and nothing about
+    /// it is unusual.
+    #[must_use]
+    pub fn inline(&self) -> Option<InlineAnswer> {
+        match self {
+            Self::Records(records) => records.inline(),
+            Self::NoData | Self::Servfail => None,
+        }
+    }
+
     /// The answer as a map value. `is_small` decides which one.
     #[must_use]
     pub fn encode<const RECORDS: usize, const BYTES: usize>(
@@ -209,6 +224,39 @@ impl Records {
         let place = turn.wrapping_mul(u64::from(self.weight_step)) % total.max(1);
         self.thresholds
             .partition_point(|threshold| u64::from(*threshold) <= place)
+    }
+
+    /// See [`AddressAnswer::inline`].
+    fn inline(&self) -> Option<InlineAnswer> {
+        let turns = self.thresholds.last().copied()?;
+        if usize::from(self.sent) != self.thresholds.len() || turns > InlineAnswer::MAX_TURNS {
+            return None;
+        }
+        let mut addresses = [0; InlineAnswer::ADDRESSES_LEN];
+        let mut rest = &mut addresses[..];
+        for record in self.each() {
+            let address = &record[InlineAnswer::HEAD_LEN..];
+            rest.split_off_mut(..address.len())?
+                .copy_from_slice(address);
+        }
+        let first = (0..turns).fold(0u64, |first, turn| {
+            let record = self.first(u64::from(turn)) as u64;
+            first | record << (turn * InlineAnswer::TURN_BITS)
+        });
+        let (head, _) = self.bytes.split_first_chunk()?;
+        let (middle, _) = self.bytes[head.len()..].split_first_chunk()?;
+        // Type and class of the records are those of the question.
+        let question = checksum::sum(&self.bytes[2..6]);
+        Some(InlineAnswer {
+            start: u64::from_ne_bytes(*head),
+            first: [0, 16, 32].map(|bits| (first >> bits) as u16),
+            len: self.bytes.len() as u16,
+            middle: u32::from_ne_bytes(*middle),
+            turns: turns as u8,
+            records: self.sent,
+            sum: checksum::fold(u64::from(question) + u64::from(checksum::sum(&self.bytes))),
+            addresses,
+        })
     }
 
     fn new(service: &Service, addresses: &[&Weighted]) -> Self {
@@ -346,20 +394,67 @@ impl AuthorityTail {
         (&self.bytes[self.authority_len..], self.additional_count)
     }
 
-    /// A positive tail as a map value.
+    /// A positive tail as a map value. Behind it is our OPT record, which says that we take
+    /// `edns_udp_size` octets.
     #[must_use]
-    pub fn encode(&self, zone: ZoneId) -> layout::Tail {
-        tail(
+    pub fn encode(&self, zone: ZoneId, edns_udp_size: u16) -> layout::Tail {
+        let mut value = tail(
             &self.bytes,
             TailHeader {
                 authority_len: self.authority_len as u16,
                 authority_count: self.authority_count,
                 additional_count: self.additional_count,
+                counts: layout::counts(self.authority_count, self.additional_count),
                 authority_sum: checksum::sum(&self.bytes[..self.authority_len]),
                 zone: zone.0,
                 ..TailHeader::EMPTY
             },
-        )
+        );
+        let opt = opt(edns_udp_size);
+        let end = self.bytes.len();
+        if let Some(place) = value.bytes.get_mut(end..end + opt.len()) {
+            place.copy_from_slice(&opt);
+        }
+        value
+    }
+}
+
+/// Our OPT record without options and DO (RFC 6891 section 6.1.2).
+fn opt(udp_size: u16) -> [u8; OPT_LEN] {
+    let [high, low] = udp_size.to_be_bytes();
+    [0, 0, 41, high, low, 0, 0, 0, 0, 0, 0]
+}
+
+/// What [`layout::NameSlot::sums`] says of the names of one length, of which the names themselves are
+/// not part yet.
+#[derive(Clone, Copy, Debug)]
+pub struct TailSums([u16; 3]);
+
+impl TailSums {
+    /// The sums of a tail, and of OPT behind it, for names of `name_len` octets.
+    #[must_use]
+    pub fn new(name_len: usize, tail: &layout::Tail) -> Self {
+        // From the question on: name, type and class, an even number of octets of addresses, the tail,
+        // and OPT.
+        let start = name_len + 4;
+        let opt = start + usize::from(tail.header.len);
+        let mut octets = vec![0; start];
+        octets.extend(tail.bytes);
+        // A tail that leaves no room for OPT is of no use to the way that needs its sum.
+        octets.resize(octets.len().max(opt + OPT_LEN), 0);
+        let without = checksum::sum(&octets[..opt]);
+        octets.truncate(opt + OPT_LEN);
+        let with = checksum::sum(&octets);
+        octets[opt + DNSSEC_OK_PLACE] |= DNSSEC_OK;
+        Self([without, with, checksum::sum(&octets)])
+    }
+
+    /// The same with a name.
+    #[must_use]
+    pub fn with(self, name: &Name) -> [u16; 3] {
+        let name = checksum::sum(&name.as_slice().to_ascii_lowercase());
+        self.0
+            .map(|sum| checksum::fold(u64::from(sum) + u64::from(name)))
     }
 }
 
@@ -546,3 +641,6 @@ fn put_address(out: &mut Vec<u8>, ttl: u32, address: IpAddr) {
 
 /// A weight of one.
 pub const WEIGHT_ONE: NonZeroU16 = NonZeroU16::MIN;
+
+#[cfg(test)]
+mod tests;

@@ -175,9 +175,9 @@ fn xdp_reply(
     let tail = match header.follow {
         follow if follow == Follow::Soa as u8 => {
             let serial = published.zone.serial_after(Generation(1));
-            AuthorityTail::negative(&published.zone, name.len(), serial).encode(ZoneId(0))
+            AuthorityTail::negative(&published.zone, name.len(), serial).encode(ZoneId(0), 1232)
         }
-        _ => AuthorityTail::positive(&published.zone, name.len()).encode(ZoneId(0)),
+        _ => AuthorityTail::positive(&published.zone, name.len()).encode(ZoneId(0), 1232),
     };
     let room = opt.map_or(512, |(size, _)| size.clamp(512, 1232).into());
     let opt_len = if opt.is_some() { 11 } else { 0 };

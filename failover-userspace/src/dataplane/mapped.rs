@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::os::fd::AsRawFd;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::{Map, MapData};
 use bytemuck::Pod;
@@ -93,13 +93,17 @@ impl<T: Pod> Mapped<T> {
         place.store(word, Ordering::Release);
     }
 
-    /// As [`Mapped::publish`], for a 32-bit word.
-    pub(super) fn publish_u32(&mut self, index: u32, offset: usize, word: u32) {
-        assert!(offset.is_multiple_of(4) && offset < size_of::<T>());
-        // SAFETY: as in `publish`.
-        let place =
-            unsafe { AtomicU32::from_ptr(self.element(index).cast::<u8>().add(offset).cast()) };
-        place.store(word, Ordering::Release);
+    /// Writes a part of an element that no reader looks at, `offset` octets within the element.
+    pub(super) fn write_part<U: Pod>(&mut self, index: u32, offset: usize, part: &U) {
+        assert!(
+            offset.is_multiple_of(align_of::<U>()) && offset + size_of::<U>() <= size_of::<T>()
+        );
+        // SAFETY: a valid and aligned place inside a valid element, see `publish`; for the rest see
+        // `write`.
+        unsafe {
+            let place = self.element(index).cast::<u8>().add(offset).cast();
+            ptr::copy_nonoverlapping(part, place, 1);
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! The data plane: loads the XDP program, attaches it, and publishes answers to it.
 //!
 //! [`DataPlane`] is the one writer of the maps. Its parts: `tables` publishes snapshots,
-//! `names` is the hash table of names, `pool` hands out slots, `grace` knows when readers
+//! `inline` keeps short answers at hand, `names` is the hash table of names, `pool` hands out slots, `grace` knows when readers
 //! have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces and `pins`
 //! beyond the daemon's end, `meters` counts, `log` follows what the program says. `succession` hands everything over to the next
 //! one, as its maps are made for one model.
 
 mod attach;
 mod grace;
+mod inline;
 mod log;
 mod mapped;
 mod meters;
@@ -25,9 +26,9 @@ use aya::maps::{Map, MapData, MapError, ProgramArray};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use failover_common::counters::{Counter, Counters, ServiceHits};
-use failover_common::layout::{Cell, State};
+use failover_common::layout::Cell;
 use failover_common::question::MAX_NAME_LEN;
-use failover_common::settings::{MAX_LISTEN, Settings as ProgramSettings};
+use failover_common::settings::Settings as ProgramSettings;
 
 use crate::authority::{Authority, Directory, Entry, Otherwise};
 pub use crate::model::Generation;
@@ -37,6 +38,7 @@ pub use crate::wire::Change;
 use crate::wire::{AddressAnswer, Family};
 pub use attach::{Attached, AttachedMode, Place};
 use grace::Grace;
+use inline::Inline;
 use log::ProgramLog;
 use mapped::Mapped;
 pub use meters::{Meters, Readings};
@@ -156,7 +158,7 @@ impl DataPlane {
         loader
             .override_global("SETTINGS", bytemuck::bytes_of(&settings), true)
             .override_global(aya_log::LEVEL, &log_level, false)
-            .map_max_entries("NAMES", shape.slots)
+            .map_max_entries("NAMES", shape.buckets)
             .map_max_entries("LONG_NAMES", shape.long_names)
             .map_max_entries("SERVICES", sizes.services)
             .map_max_entries("NODES", sizes.nodes)
@@ -182,6 +184,7 @@ impl DataPlane {
             nodes: Pool::new("NODES", Mapped::new("NODES", take(&mut ebpf, "NODES")?)?),
             zones: Mapped::new("ZONES", take(&mut ebpf, "ZONES")?)?,
             services: Mapped::new("SERVICES", take(&mut ebpf, "SERVICES")?)?,
+            inline: Inline::new(sizes.services),
             small: Pool::new(
                 "ANSWERS",
                 Mapped::new("ANSWERS", take(&mut ebpf, "ANSWERS")?)?,
@@ -238,6 +241,20 @@ impl DataPlane {
         self.tables.publish(changes)
     }
 
+    /// How many of the two answers of a service the program finds beside the pointers to them, see
+    /// [`failover_common::layout::InlineAnswer`].
+    #[must_use]
+    pub fn inline_answers(&self, service: ServiceId) -> usize {
+        self.tables.inline_answers(service)
+    }
+
+    /// Blocks until no packet is in the program any more that was there when the last publication
+    /// became visible.
+    pub fn wait_for_readers(&mut self) {
+        let ticket = self.tables.grace.start();
+        self.tables.grace.wait(ticket);
+    }
+
     /// The published generation.
     #[must_use]
     pub const fn generation(&self) -> Generation {
@@ -248,7 +265,7 @@ impl DataPlane {
     pub fn beat(&mut self, max_stale: Option<Duration>) {
         let valid_until = match max_stale.map(|max_stale| self.ticks_after(max_stale)) {
             None => u64::MAX,
-            Some(Ok(ticks)) => State::valid_until(ticks),
+            Some(Ok(ticks)) => ticks,
             Some(Err(error)) => {
                 // Without a heartbeat, user space answers in the end.
                 tracing::error!(error = &error as &dyn std::error::Error, "heartbeat");
@@ -261,16 +278,18 @@ impl DataPlane {
     }
 
     /// The kernel's ticks at a time from now, see [`failover_common::layout::State`].
-    fn ticks_after(&mut self, duration: Duration) -> Result<u32, Error> {
-        // The program needs a packet, which it does not look at.
+    fn ticks_after(&mut self, duration: Duration) -> Result<u64, Error> {
+        // The program writes them into the packet.
+        let mut packet = [0; 64];
         let options = TestRunOptions {
             data_in: Some(&[0; 64]),
+            data_out: Some(&mut packet),
             ..TestRunOptions::new()
         };
-        let now = program(&mut self.ebpf, TICKS_PROGRAM_NAME)?.test_run(options)?;
+        program(&mut self.ebpf, TICKS_PROGRAM_NAME)?.test_run(options)?;
+        let now = packet.first_chunk().copied().map_or(0, u64::from_ne_bytes);
         let ticks = duration.as_nanos() / tick().as_nanos().max(1);
-        let ticks = u32::try_from(ticks).unwrap_or(State::MOST_TICKS);
-        Ok(now.return_value.wrapping_add(ticks.min(State::MOST_TICKS)))
+        Ok(now.saturating_add(u64::try_from(ticks).unwrap_or(u64::MAX)))
     }
 
     /// The time of the last heartbeat, in seconds since 1970: that of server cookies.
@@ -356,8 +375,8 @@ fn program_settings(model: &Model, directory: &Directory, shape: Shape) -> Progr
     let labels = |entry: &Entry| entry.name.iter().count() - 1;
     let max_labels = directory.entries.iter().map(labels).max();
     let mut program = ProgramSettings {
-        seed: shape.seed,
-        name_mask: shape.mask,
+        multipliers: shape.multipliers,
+        name_homes: shape.homes,
         port: settings.port.get().to_be(),
         edns_udp_size: settings.edns_udp_size,
         passed_options: u32::from(settings.nsid.is_some()) << NSID,
@@ -372,23 +391,26 @@ fn program_settings(model: &Model, directory: &Directory, shape: Shape) -> Progr
     for zone in &model.zones {
         program.zone_ends.add(zone.name.as_slice());
     }
-    for address in &settings.listen {
-        match address {
-            IpAddr::V4(address) if (program.listen_v4_len as usize) < MAX_LISTEN => {
-                program.listen_v4[program.listen_v4_len as usize] =
-                    u32::from_ne_bytes(address.octets());
-                program.listen_v4_len += 1;
-            }
-            IpAddr::V6(address) if (program.listen_v6_len as usize) < MAX_LISTEN => {
-                program.listen_v6[program.listen_v6_len as usize] =
-                    bytemuck::cast(address.octets());
-                program.listen_v6_len += 1;
-            }
-            // The configuration holds no more than `MAX_LISTEN` of a family.
-            IpAddr::V4(_) | IpAddr::V6(_) => {}
-        }
-    }
+    let v4 = settings.listen.iter().filter_map(|address| match address {
+        IpAddr::V4(address) => Some(u32::from_ne_bytes(address.octets())),
+        IpAddr::V6(_) => None,
+    });
+    program.listen_v4_len = fill(&mut program.listen_v4, v4);
+    let v6 = settings.listen.iter().filter_map(|address| match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(bytemuck::cast(address.octets())),
+    });
+    program.listen_v6_len = fill(&mut program.listen_v6, v6);
     program
+}
+
+/// Fills places with items, of which the configuration has no more than that, and what is left with
+/// the first one. Returns how many items there are.
+fn fill<T: Copy>(places: &mut [T], mut items: impl Iterator<Item = T>) -> u32 {
+    let Some(first) = items.next() else { return 0 };
+    places.fill(first);
+    let rest = places.iter_mut().skip(1).zip(items);
+    1 + rest.map(|(place, item)| *place = item).count() as u32
 }
 
 /// Sizes of the maps for a model.

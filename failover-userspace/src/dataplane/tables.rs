@@ -15,12 +15,13 @@ use failover_common::question::MAX_NAME_LEN;
 
 use super::Error;
 use super::grace::Grace;
+use super::inline::{self, Inline};
 use super::mapped::Mapped;
 use super::names::{Names, Target};
 use super::pool::Pool;
 use crate::authority::{Below, Directory, Entry, More, Otherwise};
-use crate::model::{Generation, Model, SerialPolicy, ServiceZones, Zone, ZoneId};
-use crate::wire::{self, AddressAnswer, AuthorityTail, Change, Family, StaticReply};
+use crate::model::{Generation, Model, SerialPolicy, ServiceId, ServiceZones, Zone, ZoneId};
+use crate::wire::{self, AddressAnswer, AuthorityTail, Change, Family, StaticReply, TailSums};
 
 /// All maps of the program but the counters.
 pub(super) struct Tables {
@@ -29,6 +30,7 @@ pub(super) struct Tables {
     pub nodes: Pool<Node>,
     pub zones: Mapped<ZoneSlot>,
     pub services: Mapped<ServiceSlot>,
+    pub inline: Inline,
     pub small: Pool<SmallAnswer>,
     pub large: Pool<LargeAnswer>,
     pub tails: Pool<Tail>,
@@ -48,6 +50,8 @@ pub struct Staged {
     answers: Vec<u32>,
     /// Those of the denials.
     denials: Vec<u32>,
+    /// The services that it changes, and what of their answers is not yet where it should be.
+    services: Vec<(u32, inline::Answers)>,
 }
 
 /// What denials are made of.
@@ -75,7 +79,6 @@ impl Tables {
     /// before the first publication. For fresh maps only, and once: after an error they are of
     /// no further use.
     pub(super) fn fill(&mut self, model: &Model, directory: &Directory) -> Result<(), Error> {
-        let born = self.generation.next();
         self.state
             .publish(0, offset_of!(State, layout), u64::from(LAYOUT_VERSION));
         let no_tail = Tail {
@@ -86,16 +89,19 @@ impl Tables {
         self.put_zones(model, directory)?;
         let mut tails = TailsByLength::default();
         for entry in &directory.entries {
-            let tail = match entry.service {
-                Some(_) => tails.get(model, entry, &mut self.tails)?,
-                None => NO_TAIL,
+            let (tail, sums) = match entry.service {
+                Some(_) => {
+                    let (index, sums) = tails.get(model, entry, &mut self.tails)?;
+                    (index, sums.with(&entry.name))
+                }
+                None => (NO_TAIL, [0; 3]),
             };
             let target = match (&entry.more, entry.service) {
                 (None, Some(service)) => service.0,
                 (more, _) => NameSlot::NODE | self.put_node(entry, more.as_deref())?,
             };
             self.names
-                .insert(&entry.name, Target { target, tail }, born.0)?;
+                .insert(&entry.name, Target { target, tail, sums })?;
         }
         self.published = Published {
             zones: model.zones.clone(),
@@ -124,12 +130,13 @@ impl Tables {
 
     /// Zones without denials, and tails for the names that are made from wildcards.
     fn put_zones(&mut self, model: &Model, directory: &Directory) -> Result<(), Error> {
+        let edns_udp_size = model.settings.edns_udp_size;
         for (zone, id) in model.zones.iter().zip((0..).map(ZoneId)) {
             let mut slot = ZoneSlot::default();
             if directory.wildcard_zones.contains(&id) {
                 let tails: Vec<Tail> = (0..=MAX_NAME_LEN)
                     .map(|len| len.max(zone.name.len()))
-                    .map(|len| AuthorityTail::positive(zone, len).encode(id))
+                    .map(|len| AuthorityTail::positive(zone, len).encode(id, edns_udp_size))
                     .collect();
                 slot.tails = self.tails.put_run(&tails)?;
             }
@@ -207,23 +214,36 @@ impl Tables {
             generation,
             answers: Vec::new(),
             denials: Vec::new(),
+            services: Vec::with_capacity(changes.len()),
         };
+        let over = self.grace.over();
+        self.inline.catch_up(&mut self.services, over);
         for change in changes {
-            let cells = self.services.read(change.service.0);
-            for (family, answer, cell) in [
-                (Family::V4, &change.a, cells.a),
-                (Family::V6, &change.aaaa, cells.aaaa),
-            ] {
+            let service = change.service.0;
+            let slot = self.services.read(service);
+            let is_free = self.inline.is_free(service, over);
+            let mut missing = [None; 2];
+            for ((family, answer), missing) in Family::ALL
+                .into_iter()
+                .zip([&change.a, &change.aaaa])
+                .zip(&mut missing)
+            {
                 let index = self.put_answer(answer, shared, generation)?;
-                let (place, current) = turn_over(cell);
-                self.services.publish(
-                    change.service.0,
-                    cell_offset(family) + place,
-                    Cell::version(generation.0, index),
-                );
+                let (place, current) = turn_over(inline::cell(&slot, family).pointers());
+                let mut pointer = Cell::version(generation.0, index);
+                match answer.inline() {
+                    Some(answer) if is_free => {
+                        inline::write(&mut self.services, service, family, place, &answer);
+                        pointer |= Cell::INLINE;
+                    }
+                    answer => *missing = answer,
+                }
+                let offset = inline::version_offset(family, place);
+                self.services.publish(service, offset, pointer);
                 let replaced = current.filter(|current| !shared.contains(*current));
                 staged.answers.extend(replaced);
             }
+            staged.services.push((service, missing));
         }
         for (id, changed) in zones {
             let zone = &self.published.zones[id.index()];
@@ -232,7 +252,7 @@ impl Tables {
             let (place, current) = turn_over(self.zones.read(id.0).denial);
             self.zones.publish(
                 id.0,
-                offset_of!(ZoneSlot, denial) + place,
+                offset_of!(ZoneSlot, denial) + place * size_of::<u64>(),
                 Cell::version(generation.0, index),
             );
             staged.denials.extend(current);
@@ -246,6 +266,7 @@ impl Tables {
             generation,
             answers,
             denials,
+            services,
         } = staged;
         self.state
             .publish(0, offset_of!(State, generation), generation.0);
@@ -260,6 +281,9 @@ impl Tables {
         }
         for index in denials {
             self.tails.retire(index, ticket);
+        }
+        for (service, missing) in services {
+            self.inline.changed(service, ticket, missing);
         }
         generation
     }
@@ -319,14 +343,24 @@ impl Tables {
         Ok(shared)
     }
 
+    /// How many answers of a service lie beside the pointers to them.
+    pub(super) fn inline_answers(&self, service: ServiceId) -> usize {
+        let slot = self.services.read(service.0);
+        Family::ALL
+            .into_iter()
+            .filter(|family| inline::is_inline(inline::cell(&slot, *family)))
+            .count()
+    }
+
     /// See [`State::time`].
     pub(super) fn time(&self) -> u32 {
         self.state.read(0).time as u32
     }
 
     /// Vouches for the snapshot until `valid_until`, see [`State::valid_until`], at `time`, see
-    /// [`State::time`].
+    /// [`State::time`], and makes up for what the last publications were too fast for.
     pub(super) fn beat(&mut self, valid_until: u64, time: u32) {
+        self.inline.catch_up(&mut self.services, self.grace.over());
         self.state
             .publish(0, offset_of!(State, time), u64::from(time));
         self.state
@@ -334,39 +368,38 @@ impl Tables {
     }
 }
 
-/// Where in a cell the next version goes, in octets, and the index of the current one.
+/// Which version the next one goes over, and the index of the current one.
 fn turn_over(cell: Cell) -> (usize, Option<u32>) {
     let [first, second] = cell.versions;
     let older = usize::from(second < first);
     let current = first.max(second);
     let index = (current != 0).then(|| Cell::index(current));
-    (older * size_of::<u64>(), index)
+    (older, index)
 }
 
 /// Tails of names by their zone and length.
 #[derive(Default)]
-struct TailsByLength(HashMap<(ZoneId, usize), u32>);
+struct TailsByLength(HashMap<(ZoneId, usize), (u32, TailSums)>);
 
 impl TailsByLength {
-    fn get(&mut self, model: &Model, entry: &Entry, pool: &mut Pool<Tail>) -> Result<u32, Error> {
+    fn get(
+        &mut self,
+        model: &Model,
+        entry: &Entry,
+        pool: &mut Pool<Tail>,
+    ) -> Result<(u32, TailSums), Error> {
         let (zone, len) = (entry.zone, entry.name.len());
         if let Some(tail) = self.0.get(&(zone, len)) {
             return Ok(*tail);
         }
-        let tail = AuthorityTail::positive(model.zone(zone), len).encode(zone);
-        let index = pool.put(&tail)?;
-        self.0.insert((zone, len), index);
-        Ok(index)
+        let tail = AuthorityTail::positive(model.zone(zone), len)
+            .encode(zone, model.settings.edns_udp_size);
+        let tail = (pool.put(&tail)?, TailSums::new(len, &tail));
+        self.0.insert((zone, len), tail);
+        Ok(tail)
     }
 }
 
 const fn is_records(answer: &AddressAnswer) -> bool {
     matches!(answer, AddressAnswer::Records(_))
-}
-
-const fn cell_offset(family: Family) -> usize {
-    match family {
-        Family::V4 => offset_of!(ServiceSlot, a),
-        Family::V6 => offset_of!(ServiceSlot, aaaa),
-    }
 }

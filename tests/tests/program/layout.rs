@@ -81,7 +81,7 @@ fn the_usual_way_answers_as_the_general_one() {
     }
     stay_on_one_cpu();
     // Longest names, most addresses and tails without additional section of the usual way, and more.
-    let lengths = 3..=36;
+    let lengths = 3..=44;
     let lab = || {
         let mut model = model();
         model.zones = vec![zone(

@@ -50,6 +50,39 @@ fn generations_grow_by_one() {
     assert_eq!(lab.ask_dns(&Dns::new("www.example.com", 1)).answer.len(), 2);
 }
 
+/// What follows too fast to be written where readers may still be is found all the same, and is in its
+/// place with the next heartbeat.
+#[test]
+fn answers_that_change_too_fast_get_their_place_later() {
+    if !privileged() {
+        return;
+    }
+    let mut lab = Lab::usual();
+    let service = ServiceId(0);
+    assert_eq!(lab.plane.inline_answers(service), 2);
+    let mut fast = 0;
+    for last in 1..=100 {
+        lab.publish(0, &addresses(&[&format!("192.0.2.{last}"), "2001:db8::1"]));
+        if lab.plane.inline_answers(service) == 0 {
+            fast += 1;
+        }
+        let (want, name) = (format!("192.0.2.{last}"), "www.example.com");
+        assert_eq!(first_address(&lab, name), want);
+        if last % 10 == 0 {
+            lab.plane.wait_for_readers();
+            lab.plane.beat(None);
+            assert_eq!(lab.plane.inline_answers(service), 2);
+            assert_eq!(first_address(&lab, name), want);
+        }
+    }
+    assert!(fast > 0, "not one was too fast");
+    // What cannot be there is not, and does not come back.
+    lab.publish(0, &equal(&many(Family::V4, 9)));
+    lab.plane.wait_for_readers();
+    lab.plane.beat(None);
+    assert_eq!(lab.plane.inline_answers(service), 0);
+}
+
 /// The maps have room for little more than a thousand answers: slots are used again.
 #[test]
 fn slots_are_used_again() {
