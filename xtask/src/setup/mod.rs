@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result};
 use failover_tests::command;
 
 use crate::cargo::cargo;
+use crate::privilege;
 pub(crate) use packages::unpack;
 
 /// What things are needed for.
@@ -79,6 +80,9 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<Outcome> {
     if needs.contains(&Need::Build) {
         bpf::ensure(&mut progress)?;
     }
+    if needs.contains(&Need::Lab) {
+        ensure_bpffs(&mut progress)?;
+    }
     if needs.contains(&Need::Ci) {
         ensure_component(&mut progress, "fmt", "rustfmt")?;
         ensure_component(&mut progress, "clippy", "clippy")?;
@@ -86,6 +90,22 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<Outcome> {
     Ok(Outcome {
         acted: progress.acted,
     })
+}
+
+/// systemd mounts it at boot; where there is none, as in a container, nobody has.
+fn ensure_bpffs(progress: &mut Progress) -> Result<()> {
+    const PLACE: &str = "/sys/fs/bpf";
+    /// `BPF_FS_MAGIC`.
+    const MAGIC: u64 = 0xcafe_4a11;
+    if rustix::fs::statfs(PLACE).is_ok_and(|there| there.f_type as u64 & 0xffff_ffff == MAGIC) {
+        return Ok(());
+    }
+    progress.step(
+        &format!("mount -t bpf bpf {PLACE}"),
+        "the XDP program stays there while the daemon is restarted",
+    );
+    command::run(privilege::as_root("mount")?.args(["-t", "bpf", "bpf", PLACE]))
+        .with_context(|| format!("mount a BPF file system on {PLACE}, then run this again"))
 }
 
 fn ensure_component(progress: &mut Progress, subcommand: &str, component: &str) -> Result<()> {
