@@ -181,6 +181,15 @@ impl Change {
         }
     }
 
+    /// How often it is made.
+    const fn repetitions(self, quick: bool) -> u32 {
+        match (self, quick) {
+            (Self::Service, false) => 200,
+            (Self::Wan, false) | (Self::Service, true) => 20,
+            (Self::Wan, true) => 6,
+        }
+    }
+
     /// What the core is told at an odd turn, and at an even one.
     fn input(self, gone: bool) -> Input {
         match (self, gone) {
@@ -219,14 +228,15 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
     } else {
         &[1, 1_000, 100_000, 1_000_000]
     };
-    let repetitions = if context.quick { 6 } else { 20 };
     let mut publications = Table::new(
-        format!("Publication: from a verdict to the new answer, {repetitions} times"),
+        "Publication: from a verdict to the new answer",
         &[
             "what changes",
             "services",
             "names loaded",
+            "times",
             "µs",
+            "99 % µs",
             "worst µs",
             "CPU µs",
             "CPU µs per service",
@@ -235,10 +245,9 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
     publications.chart(Chart {
         name: "publication".to_owned(),
         title: "Publication against names loaded".to_owned(),
-        subtitle: format!(
-            "From a verdict to the first run of the XDP program that gives the new answer, \
-             {repetitions} times each; less is better. services: those whose answers change."
-        ),
+        subtitle: "From a verdict to the first run of the XDP program that gives the new answer; \
+                   less is better. services: those whose answers change."
+            .to_owned(),
         section: Some("what changes: {what changes}".into()),
         label: "names: {names loaded}, services: {services}".into(),
         bars: vec![Bar::new("µs", "median"), Bar::new("worst µs", "worst")],
@@ -265,7 +274,7 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
     let mut alone = None;
     for &names in sizes {
         context.progress(&format!("publications with {names} names"));
-        publish(context, names, repetitions, &mut publications)?;
+        publish(context, names, &mut publications)?;
         context.progress(&format!("start and reload with {names} names"));
         start(context, names, &mut alone, &mut starts, &mut reloads)?;
     }
@@ -288,7 +297,7 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
 }
 
 /// The rows of one number of names.
-fn publish(context: &Context, names: usize, repetitions: u32, table: &mut Table) -> Result<()> {
+fn publish(context: &Context, names: usize, table: &mut Table) -> Result<()> {
     let lab = context.lab(&[])?;
     let many = Many {
         names,
@@ -300,21 +309,30 @@ fn publish(context: &Context, names: usize, repetitions: u32, table: &mut Table)
         let mut controller = Controller::start(&lab)?;
         Change::ALL
             .into_iter()
-            .map(|change| Ok((change, repeat(&mut controller, change, many, repetitions)?)))
+            .map(|change| {
+                let repetitions = change.repetitions(context.quick);
+                Ok((change, repeat(&mut controller, change, many, repetitions)?))
+            })
             .collect::<Result<Vec<_>>>()
     })?;
     for (change, published) in measured {
         let microseconds = |of: fn(&Published) -> Duration| {
             let figures = published.iter().map(|p| of(p).as_secs_f64() * 1e6);
-            Quartiles::of(figures.collect())
+            let mut figures: Vec<f64> = figures.collect();
+            figures.sort_by(f64::total_cmp);
+            figures
         };
         let services = published.first().map_or(0, |p| p.services);
-        let (time, cpu) = (microseconds(|p| p.time), microseconds(|p| p.cpu));
+        let time = microseconds(|p| p.time);
+        let most = figures::percentile(&time, 99.0);
+        let (time, cpu) = (Quartiles::of(time), Quartiles::of(microseconds(|p| p.cpu)));
         table.row([
             Cell::text(change.name()),
             Cell::count(services as u64),
             Cell::count(names as u64),
+            Cell::count(published.len() as u64),
             Cell::spread(time, 0),
+            Cell::figure(most, 0),
             Cell::figure(time.map(|q| q.max), 0),
             Cell::spread(cpu, 0),
             Cell::figure(cpu.map(|q| q.median / services as f64), 2),
