@@ -19,6 +19,10 @@ pub mod size {
     pub const LARGE_RECORDS: usize = 64;
     /// Octets of records in a large answer.
     pub const LARGE_ANSWER: usize = LARGE_RECORDS * super::AAAA_RECORD_LEN;
+    /// Octets of addresses beside a pointer: four of IPv4, of which three come twice.
+    pub const A_ADDRESSES: usize = 28;
+    /// The same of IPv6: three, of which two come twice, and what fills the cache lines.
+    pub const AAAA_ADDRESSES: usize = 92;
 }
 
 /// Octets of an A record owned by the question's name: pointer, type, class, TTL, length, address.
@@ -27,7 +31,9 @@ pub const A_RECORD_LEN: usize = 16;
 pub const AAAA_RECORD_LEN: usize = 28;
 
 /// Most octets of a [`Tail`]'s records: a dozen name servers with their addresses.
-pub const TAIL_LEN: usize = 480;
+pub const TAIL_LEN: usize = 464;
+/// Octets behind them, for an OPT record.
+pub const TAIL_OPT_LEN: usize = 16;
 
 /// One element: what all readers share.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +72,7 @@ impl State {
 impl Cell {
     /// Bits of a version below its generation.
     pub const INDEX_BITS: u32 = 26;
-    /// Set in a version of a [`ServiceCell`] that has its answer beside it.
+    /// Set in a pointer of a [`ServiceCell`] that has its answer beside it.
     pub const INLINE: u64 = 1 << (Self::INDEX_BITS - 1);
     /// Set in the index of a large answer.
     pub const LARGE: u32 = 1 << (Self::INDEX_BITS - 2);
@@ -127,8 +133,8 @@ pub struct NameSlot {
     /// Index of the tail of its service's addresses.
     pub tail: u32,
     /// Of a name of up to [`NameSlot::INLINE`] octets, the folded sum of what all replies with
-    /// addresses of its service have in common: the name, as it is here, the whole tail, and how many
-    /// records the header says that it has. Without OPT; with OPT; with OPT and DO.
+    /// addresses of its service have in common: the name, as it is here, the whole tail, how many
+    /// records the header says that there are in authority and additional section, and the protocol. Without OPT; with OPT; with OPT and DO.
     pub sums: [u16; 3],
     /// Zero.
     pub reserved: u16,
@@ -229,80 +235,64 @@ pub struct ZoneSlot {
     pub reserved: u32,
 }
 
-/// One service: what it answers now.
+/// What a service answers now to A. Each type has a map of its own: fewer pages that one type
+/// needs.
+pub type ServiceA = ServiceCell<[u8; size::A_ADDRESSES]>;
+/// What a service answers now to AAAA.
+pub type ServiceAaaa = ServiceCell<[u8; size::AAAA_ADDRESSES]>;
+
+/// Two versions of an answer. Of A each is in a cache line of its own, the first one with the pointers;
+/// of AAAA in two.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct ServiceSlot {
-    /// The answer to A.
-    pub a: ServiceCell,
-    /// The answer to AAAA.
-    pub aaaa: ServiceCell,
+pub struct ServiceCell<Addresses> {
+    /// Pointers to the answers, all below 2^63.
+    pub pointers: Cell,
+    /// The first version once more, if its pointer says so with [`Cell::INLINE`].
+    pub first: InlineAnswer<Addresses>,
+    /// Zero.
+    pub reserved: [u64; 2],
+    /// The second version.
+    pub second: InlineAnswer<Addresses>,
 }
 
-/// Two versions of an answer; which one is valid is said in the words of [`Cell`].
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct ServiceCell {
-    /// The versions, in no particular order.
-    pub versions: [ServiceVersion; 2],
-}
-
-impl ServiceCell {
-    /// The pointers alone.
-    #[must_use]
-    pub const fn pointers(&self) -> Cell {
-        let [a, b] = &self.versions;
-        Cell {
-            versions: [a.pointer, b.pointer],
-        }
-    }
-}
-
-/// One version of an answer: 64 octets, one cache line.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-pub struct ServiceVersion {
-    /// A version of a pointer to the answer, as in a [`Cell`].
-    pub pointer: u64,
-    /// The answer once more, if the pointer says so with [`Cell::INLINE`].
-    pub inline: InlineAnswer,
+impl<Addresses> ServiceCell<Addresses> {
+    /// How far the second version lies behind the first one.
+    pub const STRIDE: usize =
+        core::mem::offset_of!(Self, second) - core::mem::offset_of!(Self, first);
 }
 
 /// An answer of few addresses, all of which are sent, NOERROR and the name servers behind them: all
 /// that most queries need, in one place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct InlineAnswer {
-    /// What each record starts with, as on the wire: pointer to the name, type, class, and half
-    /// of the TTL.
-    pub start: u64,
-    /// Which record comes first, turn by turn: [`InlineAnswer::TURN_BITS`] bits each, from the lowest
-    /// bits of the first number on.
-    pub first: [u16; 3],
+pub struct InlineAnswer<Addresses> {
+    /// What each record ends with: the addresses, in configured order, and then all but the last once
+    /// more. So the records of every turn lie one behind the other.
+    pub addresses: Addresses,
+    /// TTL of the records, as on the wire.
+    pub ttl: u32,
+    /// How many records the header of the message says that there are in question and answer section;
+    /// see [`counts`].
+    pub counts: u32,
+    /// Which record comes first, turn by turn: [`TURN_BITS`] bits each, from the lowest bits on, for
+    /// [`MAX_TURNS`] turns.
+    pub first: u32,
+    /// Folded sum of `counts`, the question's type and class, and the records in whatever order:
+    /// behind a name of an even number of octets, and of an odd one.
+    pub sums: [u16; 2],
     /// Octets of all records.
     pub len: u16,
-    /// What follows in each record: the rest of the TTL, and the length of the address.
-    pub middle: u32,
-    /// After how many turns it is the first turn again: 1 to [`InlineAnswer::MAX_TURNS`].
-    pub turns: u8,
-    /// How many records, at least one.
-    pub records: u8,
-    /// Folded sum of the question's type and class, and of the records in whatever order.
-    pub sum: u16,
-    /// What each record ends with: the addresses, in configured order.
-    pub addresses: [u8; Self::ADDRESSES_LEN],
+    /// After how many turns it is the first turn again: 1 to [`MAX_TURNS`].
+    pub turns: u16,
 }
 
-impl InlineAnswer {
-    /// Octets of addresses: eight of IPv4, or two of IPv6.
-    pub const ADDRESSES_LEN: usize = 32;
-    /// Octets of a record in front of its address.
-    pub const HEAD_LEN: usize = 12;
-    /// Bits that say which record comes first.
-    pub const TURN_BITS: u32 = 3;
-    /// Most turns.
-    pub const MAX_TURNS: u32 = 3 * u16::BITS / Self::TURN_BITS;
-}
+/// Octets of a record in front of its address.
+pub const RECORD_HEAD_LEN: usize = 12;
+/// Bits that say which record of an [`InlineAnswer`] comes first: of four at most.
+pub const TURN_BITS: u32 = 2;
+/// Most turns of an [`InlineAnswer`].
+pub const MAX_TURNS: u32 = u32::BITS / TURN_BITS;
 
 /// Index of the answer without addresses.
 pub const NO_ADDRESSES: u32 = 0;
@@ -439,9 +429,25 @@ impl Default for TailHeader {
 pub struct Tail {
     /// Lengths and sums.
     pub header: TailHeader,
-    /// The records, as on the wire. Not less than 8 octets unless empty. Behind those that follow
-    /// addresses our OPT record without options and DO, if there is room.
-    pub bytes: [u8; TAIL_LEN],
+    /// The records, as on the wire, the last of which ends at [`TAIL_LEN`]. Not less than 8 octets
+    /// unless empty. Behind those that follow addresses our OPT record without options and DO.
+    pub bytes: [u8; TAIL_LEN + TAIL_OPT_LEN],
+}
+
+impl Tail {
+    /// No records.
+    pub const EMPTY: Self = Self {
+        header: TailHeader::EMPTY,
+        bytes: [0; TAIL_LEN + TAIL_OPT_LEN],
+    };
+
+    /// The records.
+    #[must_use]
+    pub fn records(&self) -> &[u8] {
+        let (records, _) = self.bytes.split_at(TAIL_LEN);
+        let start = records.len().checked_sub(self.header.len.into());
+        start.map_or(&[], |start| &records[start..])
+    }
 }
 
 /// How many records are in two sections, as the header of a message says it on the wire.
@@ -455,7 +461,7 @@ pub const fn counts(first: u16, second: u16) -> u32 {
 mod user {
     use super::{
         Answer, AnswerHeader, Cell, InlineAnswer, LongName, NameBucket, NameSlot, Node,
-        ServiceCell, ServiceSlot, ServiceVersion, State, Tail, TailHeader, ZoneSlot,
+        ServiceCell, State, Tail, TailHeader, ZoneSlot, size,
     };
 
     macro_rules! pod {
@@ -471,8 +477,10 @@ mod user {
     }
 
     pod! {
-        [] State; [] Cell; [] NameSlot; [] NameBucket; [] LongName; [] Node; [] ZoneSlot; [] ServiceSlot; [] ServiceCell;
-        [] ServiceVersion; [] InlineAnswer; [] AnswerHeader; [] TailHeader; [] Tail;
+        [] State; [] Cell; [] NameSlot; [] NameBucket; [] LongName; [] Node; [] ZoneSlot;
+        [] ServiceCell<[u8; size::A_ADDRESSES]>; [] InlineAnswer<[u8; size::A_ADDRESSES]>;
+        [] ServiceCell<[u8; size::AAAA_ADDRESSES]>; [] InlineAnswer<[u8; size::AAAA_ADDRESSES]>;
+        [] AnswerHeader; [] TailHeader; [] Tail;
         [const R: usize, const B: usize] Answer<R, B>;
     }
 }
@@ -490,9 +498,11 @@ mod tests {
         assert_eq!(size_of::<NameSlot>(), 64);
         assert_eq!(size_of::<LongName>(), 256);
         assert_eq!(size_of::<NameBucket>(), 2 * 64);
-        assert_eq!(size_of::<InlineAnswer>(), 24 + 32);
-        assert_eq!(size_of::<ServiceVersion>(), 64);
-        assert_eq!(size_of::<ServiceSlot>(), 4 * 64);
+        assert_eq!(size_of::<InlineAnswer<[u8; 28]>>(), 28 + 20);
+        assert_eq!(ServiceA::STRIDE, 64);
+        assert_eq!(ServiceAaaa::STRIDE, 128);
+        assert_eq!(size_of::<ServiceA>(), 2 * 64);
+        assert_eq!(size_of::<ServiceAaaa>(), 4 * 64);
         assert_eq!(size_of::<AnswerHeader>(), 32);
         assert_eq!(size_of::<Node>(), 64);
         assert_eq!(size_of::<ZoneSlot>(), 24);

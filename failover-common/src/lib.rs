@@ -3,10 +3,10 @@
 //!
 //! The flow of one query through these types:
 //!
-//! 1. [`question`] hashes the question's name, lower-cased, a word at a time;
+//! 1. [`question`] hashes the question's name, whatever its case, a word at a time;
 //! 2. the hash finds a [`layout::NameSlot`] in a [`layout::NameBucket`]: the name's service and its
 //!    zone's [`layout::Tail`];
-//! 3. the service's [`layout::ServiceSlot`] holds, for each address type, two versions of a
+//! 3. the service's [`layout::ServiceCell`], one for each address type, holds two versions of a
 //!    pointer; [`layout::Cell::select`] picks the one that belongs to the current generation;
 //! 4. it points to a [`layout::Answer`]: address records to be copied, rotated by weight. Answers of
 //!    few addresses stand beside the pointer once more, as [`layout::InlineAnswer`];
@@ -31,4 +31,4 @@ pub mod settings;
 
 /// Version of the map layout. It is part of every pin path, so that objects of another
 /// layout are replaced and never reinterpreted.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;

@@ -10,6 +10,8 @@ pub const MAX_LISTEN: usize = 16;
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Settings {
+    /// Zero, for what has to be read from memory.
+    pub zero: u64,
     /// Of the name hash.
     pub multipliers: Multipliers,
     /// Buckets of the name table that names are looked for in first.
@@ -44,6 +46,7 @@ pub struct Settings {
 impl Settings {
     /// A program that answers nothing.
     pub const NONE: Self = Self {
+        zero: 0,
         multipliers: [0; MAX_NAME_WORDS],
         name_homes: 0,
         port: 0,
@@ -65,7 +68,7 @@ impl Settings {
 mod user {
     use super::Settings;
 
-    // SAFETY: `repr(C)`, integers that need no padding: 256 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256 octets
+    // SAFETY: `repr(C)`, integers that need no padding: 8 + 256 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256 octets
     // without padding, every bit pattern is valid.
     unsafe impl bytemuck::Zeroable for Settings {}
     // SAFETY: as above.
@@ -78,7 +81,7 @@ mod tests {
     fn no_padding() {
         assert_eq!(
             size_of::<super::Settings>(),
-            256 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256
+            8 + 256 + 4 + 2 + 2 + 6 * 4 + 16 + 64 + 64 + 256
         );
     }
 }

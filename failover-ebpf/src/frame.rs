@@ -1,12 +1,12 @@
 //! Ethernet, IP and UDP: is this a datagram to the name server?
 
 use aya_ebpf::programs::XdpContext;
-use failover_common::{checksum::is_right, counters::Counter, settings::MAX_LISTEN};
+use failover_common::{checksum, counters::Counter, settings::MAX_LISTEN};
 
 use crate::{
     headers::{Network, V4, V6},
-    maps::setting,
-    packet::{Noise, Window, read},
+    maps::{setting, shared},
+    packet::{Noise, Window, bounded, opaque, read},
 };
 
 /// Octets of an Ethernet header without tags.
@@ -25,8 +25,10 @@ const LONGEST_DATAGRAM: usize = 0x1000;
 /// `IPPROTO_UDP`.
 pub(crate) const UDP: u8 = 17;
 
-const ETH_P_IP: u16 = 0x0800u16.to_be();
-const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
+/// Ethertype of IPv4, in network byte order.
+pub(crate) const ETH_P_IP: u16 = 0x0800u16.to_be();
+/// Ethertype of IPv6, in network byte order.
+pub(crate) const ETH_P_IPV6: u16 = 0x86ddu16.to_be();
 const ETH_P_8021Q: u16 = 0x8100u16.to_be();
 const ETH_P_8021AD: u16 = 0x88a8u16.to_be();
 
@@ -148,7 +150,7 @@ fn parse_v4(packet: Window, l2_len: usize) -> Result<Datagram, Counter> {
         + u64::from(ttl)
         + u64::from(source)
         + u64::from(destination);
-    if !is_right(sum) {
+    if !checksum::is_right(sum) {
         return Err(Counter::PassedChecksum);
     }
     let udp_len = usize::from(u16::from_be(read!(headers, 24, u16)));
@@ -197,7 +199,7 @@ fn network(packet: Window, l2_len: usize, len: usize) -> Result<*mut u8, Counter
     let place = if l2_len == ETHERNET_LEN {
         packet.at(ETHERNET_LEN, len)
     } else {
-        packet.behind::<32>(l2_len, 0, len)
+        packet.behind(bounded::<32>(l2_len), 0, len)
     };
     place.ok_or(Counter::PassedOther)
 }
@@ -256,14 +258,17 @@ pub(crate) fn locate(ctx: &XdpContext, datagram: &Datagram) -> Result<Frame, Cou
 /// Frames that [`parse`] accepts and that have neither tags nor padding, recognised in fewer steps and
 /// without a reason for all others.
 pub(crate) trait Usual: Network {
-    /// Whether a frame of `len` octets is one. [`Network::LEN`] octets and the headers around them,
-    /// up to the DNS header's end, can be read from its `start`.
-    fn is_usual(start: *mut u8, len: usize) -> bool;
+    /// Whether it is of the kind, and sent to us. [`Network::LEN`] octets and the headers around them,
+    /// up to the DNS header's end, can be read from the `start` of the frame.
+    fn is_ours(start: *mut u8) -> bool;
+
+    /// Whether all else is right about such a frame of `len` octets.
+    fn is_right(start: *mut u8, len: usize) -> bool;
 }
 
 impl Usual for V4 {
     #[inline(always)]
-    fn is_usual(start: *mut u8, len: usize) -> bool {
+    fn is_ours(start: *mut u8) -> bool {
         /// Ethertype, version and header length.
         const TYPE_VERSION: u64 = u64::from_le_bytes([8, 0, 0x45, 0, 0, 0, 0, 0]);
         const TYPE_VERSION_MASK: u64 = u64::from_le_bytes([255, 255, 255, 0, 0, 0, 0, 0]);
@@ -280,22 +285,28 @@ impl Usual for V4 {
         if word & FRAGMENT_PROTOCOL_MASK != FRAGMENT_PROTOCOL {
             return false;
         }
-        if read!(start, UDP_AT + 2, u16) != setting!(port) {
+        read!(start, UDP_AT + 2, u16) == setting!(port)
+            && listens_v4(read!(start, ETHERNET_LEN + 16, u32))
+    }
+
+    #[inline(always)]
+    fn is_right(start: *mut u8, len: usize) -> bool {
+        const UDP_AT: usize = ETHERNET_LEN + IPV4_LEN;
+
+        if !is_unicast(start)
+            || read!(start, UDP_AT, u16) == 0
+            // Read once more: takes less than to get it out of the word.
+            || is_bad_start_v4(shared!(*start.wrapping_add(ETHERNET_LEN + 12)))
+        {
             return false;
         }
         let [source, destination] = read!(start, ETHERNET_LEN + 12, [u32; 2]);
-        if !listens_v4(destination) || !is_unicast(start) {
-            return false;
-        }
-        if read!(start, UDP_AT, u16) == 0 || is_bad_source_v4(source) {
-            return false;
-        }
         let sum = u64::from(read!(start, ETHERNET_LEN, u32))
             + u64::from(read!(start, ETHERNET_LEN + 4, u32))
             + u64::from(read!(start, ETHERNET_LEN + 8, u32))
             + u64::from(source)
             + u64::from(destination);
-        is_right(sum)
+        checksum::is_right(sum)
             && ETHERNET_LEN + be(read!(start, ETHERNET_LEN + 2, u16)) == len
             && UDP_AT + be(read!(start, UDP_AT + 4, u16)) == len
     }
@@ -303,7 +314,7 @@ impl Usual for V4 {
 
 impl Usual for V6 {
     #[inline(always)]
-    fn is_usual(start: *mut u8, len: usize) -> bool {
+    fn is_ours(start: *mut u8) -> bool {
         /// Ethertype and version.
         const TYPE_VERSION: u32 = u32::from_le_bytes([0x86, 0xdd, 0x60, 0]);
         const TYPE_VERSION_MASK: u32 = u32::from_le_bytes([255, 255, 0xf0, 0]);
@@ -313,19 +324,19 @@ impl Usual for V6 {
         if word & TYPE_VERSION_MASK != TYPE_VERSION || read!(start, ETHERNET_LEN + 6, u8) != UDP {
             return false;
         }
-        let [source_port, port] = read!(start, UDP_AT, [u16; 2]);
-        if port != setting!(port) {
-            return false;
-        }
-        let [source, destination] = read!(start, ETHERNET_LEN + 8, [[u64; 2]; 2]);
-        if !listens_v6(destination) || !is_unicast(start) {
-            return false;
-        }
-        if source_port == 0 || is_bad_source_v6(source) {
-            return false;
-        }
-        // The UDP checksum is not optional.
-        read!(start, UDP_AT + 6, u16) != 0
+        read!(start, UDP_AT + 2, u16) == setting!(port)
+            && listens_v6(read!(start, ETHERNET_LEN + 24, [u64; 2]))
+    }
+
+    #[inline(always)]
+    fn is_right(start: *mut u8, len: usize) -> bool {
+        const UDP_AT: usize = ETHERNET_LEN + IPV6_LEN;
+
+        is_unicast(start)
+            && read!(start, UDP_AT, u16) != 0
+            && !is_bad_source_v6(read!(start, ETHERNET_LEN + 8, [u64; 2]))
+            // The UDP checksum is not optional.
+            && read!(start, UDP_AT + 6, u16) != 0
             && UDP_AT + be(read!(start, ETHERNET_LEN + 4, u16)) == len
             && UDP_AT + be(read!(start, UDP_AT + 4, u16)) == len
     }
@@ -375,9 +386,14 @@ fn listens_v6(address: [u64; 2]) -> bool {
 /// 0.0.0.0/8, 127.0.0.0/8, and 224.0.0.0 to 255.255.255.255.
 #[inline(always)]
 fn is_bad_source_v4(source: u32) -> bool {
-    let first = source.to_le() as u8;
+    is_bad_start_v4(source.to_le() as u8)
+}
+
+/// The same of the first octet.
+#[inline(always)]
+fn is_bad_start_v4(first: u8) -> bool {
     // 0 as well as what is 224 and more.
-    first.wrapping_sub(1) >= 223 || first == 127
+    opaque(u64::from(first).wrapping_sub(1)) >= 223 || first == 127
 }
 
 /// ::, ::1 and ff00::/8.

@@ -4,7 +4,7 @@
 use failover_common::checksum::{add64, fold, shift_odd64};
 
 use crate::{
-    frame::{IPV4_LEN, IPV6_LEN, UDP, UDP_LEN},
+    frame::{ETH_P_IP, ETH_P_IPV6, IPV4_LEN, IPV6_LEN, UDP, UDP_LEN},
     packet::{read, write},
 };
 
@@ -21,18 +21,6 @@ pub(crate) fn ethernet(start: u64, end: u64) -> (u64, u64) {
         end & ADDRESS | start << 48,
         start & ADDRESS | end & !ADDRESS,
     )
-}
-
-/// Reads an Ethernet header without tags at `from` and writes it at `to` with the addresses swapped.
-///
-/// # Safety
-///
-/// It is in the packet at both places.
-#[inline(always)]
-pub(crate) unsafe fn turn_ethernet(from: *const u8, to: *mut u8) {
-    let (start, end) = ethernet(read!(from, 0, u64), read!(from, 6, u64));
-    write!(to, 0, start);
-    write!(to, 6, end);
 }
 
 /// Two words as one: the processor has fewer stores to make.
@@ -60,6 +48,29 @@ pub(crate) trait Network {
     ///
     /// [`Network::LEN`] octets are in the packet at both places.
     unsafe fn turn(from: *const u8, to: *mut u8, udp_len: u16) -> u64;
+
+    /// Does the same with the whole of a frame up to there: Ethernet without tags, and IP with a
+    /// true checksum. The reply is `growth` octets longer. Not at the same place.
+    ///
+    /// # Safety
+    ///
+    /// An Ethernet header and [`Network::LEN`] octets are in the packet at both places.
+    unsafe fn turn_frame(from: *const u8, to: *mut u8, udp_len: u16, growth: usize) -> u64;
+}
+
+/// Reads the addresses of Ethernet at `from` and writes them at `to`, swapped, and `ethertype` behind
+/// them.
+///
+/// # Safety
+///
+/// An Ethernet header is in the packet at both places.
+#[inline(always)]
+unsafe fn turn_ethernet(from: *const u8, to: *mut u8, ethertype: u16) {
+    // Words that are longer than what is wanted of them: what follows is written over the rest.
+    let (destination, source) = (read!(from, 0, u64), read!(from, 6, u64));
+    write!(to, 0, source);
+    write!(to, 6, destination);
+    write!(to, 12, ethertype);
 }
 
 /// IPv4.
@@ -87,6 +98,27 @@ impl Network for V4 {
         write!(to, 16, source);
         addresses
     }
+
+    #[inline(always)]
+    unsafe fn turn_frame(from: *const u8, to: *mut u8, udp_len: u16, growth: usize) -> u64 {
+        /// A multiple of 65535, which in ones' complement is 0.
+        const NOTHING: u64 = 0xffff * 0x1_0002;
+        const TTL_PROTOCOL: u16 = u16::from_ne_bytes([TTL, UDP]);
+        // SAFETY: the caller's.
+        unsafe { turn_ethernet(from, to, ETH_P_IP) };
+        // From the version on to the fragment.
+        write!(to, 14, read!(from, 14, u64));
+        write!(to, 16, (udp_len + IPV4_LEN as u16).to_be());
+        // The query's checksum was right: what has changed is length and TTL (RFC 1624).
+        let ttl_checksum = u64::from(read!(from, 22, u32));
+        let more = u64::from(TTL_PROTOCOL) + u64::from((growth as u16).to_be());
+        write!(to, 22, TTL_PROTOCOL);
+        write!(to, 24, !fold(NOTHING + more - ttl_checksum));
+        let [source, destination] = read!(from, 26, [u32; 2]);
+        write!(to, 26, destination);
+        write!(to, 30, source);
+        u64::from(source) + u64::from(destination)
+    }
 }
 
 impl Network for V6 {
@@ -110,16 +142,22 @@ impl Network for V6 {
         write!(to, 8, [d0, d1, s0, s1]);
         sum
     }
-}
 
-/// QR and AA in the flags of a header, as they lie in the packet.
-pub(crate) const AUTHORITATIVE: u16 = 0x8400u16.to_be();
+    #[inline(always)]
+    unsafe fn turn_frame(from: *const u8, to: *mut u8, udp_len: u16, _: usize) -> u64 {
+        // SAFETY: the caller's.
+        unsafe {
+            turn_ethernet(from, to, ETH_P_IPV6);
+            Self::turn(from.add(14), to.add(14), udp_len)
+        }
+    }
+}
 
 /// What the UDP and the DNS header of a reply have from those of the query.
 #[derive(Clone, Copy)]
 pub(crate) struct Turned {
-    /// Source and destination port of the query.
-    ports: [u16; 2],
+    /// Source and destination port of the query, as they lie in the packet.
+    ports: u32,
     /// ID and flags of the reply, as they lie in the packet.
     id_flags: u32,
 }
@@ -136,20 +174,39 @@ impl Turned {
         let flags = u32::from(flags.to_le()) << 16;
         let recursion_desired = u32::from(RD.to_le()) << 16;
         Self {
-            ports: read!(from, 0, [u16; 2]),
+            ports: read!(from, 0, u32),
             id_flags: (id_flags.to_le() & (0xffff | recursion_desired) | flags).to_le(),
         }
     }
 
-    /// The unfolded sum of it, and of the pseudo header but for the length.
+    /// The unfolded sum of it.
     #[inline(always)]
-    pub(crate) fn sum(&self, addresses: u64) -> u64 {
-        let [source, destination] = self.ports;
-        addresses
-            + u64::from(source)
-            + u64::from(destination)
-            + u64::from(u16::from(UDP).to_be())
-            + u64::from(self.id_flags)
+    pub(crate) fn sum(&self) -> u64 {
+        u64::from(self.ports) + u64::from(self.id_flags)
+    }
+
+    /// Writes UDP and DNS header of a reply. `sum` is the unfolded sum, below 2^47, of all that the
+    /// checksum is over but for the length.
+    ///
+    /// # Safety
+    ///
+    /// They are in the packet at this place.
+    #[inline(always)]
+    pub(crate) unsafe fn write(&self, at: *mut u8, udp_len: u16, counts: [u32; 2], sum: u64) {
+        /// A multiple of 65535, which in ones' complement is 0.
+        const NOTHING: u64 = 0xffff << 32;
+        let udp_len = udp_len.to_be();
+        // The length is once in the pseudo header, and once in the header itself.
+        let sum = sum + 2 * u64::from(udp_len);
+        let [source @ .., d0, d1] = self.ports.to_ne_bytes();
+        write!(at, 0, u16::from_ne_bytes([d0, d1]));
+        write!(at, 2, u16::from_ne_bytes(source));
+        write!(at, 4, udp_len);
+        // The complement. A sum that is 0 is written as 65535 (RFC 768), as it comes out of this.
+        write!(at, 6, fold(NOTHING - sum));
+        write!(at, UDP_LEN, self.id_flags);
+        write!(at, UDP_LEN + 4, counts[0]);
+        write!(at, UDP_LEN + 8, counts[1]);
     }
 }
 
@@ -161,7 +218,8 @@ pub(crate) struct Message {
     pub counts: [u32; 2],
     /// Octets of UDP header and message.
     pub udp_len: u16,
-    /// Unfolded sum of everything else, see [`Turned::sum`] and [`body_sum`].
+    /// Unfolded sum of everything else, see [`Turned::sum`] and [`body_sum`], and the addresses of the
+    /// pseudo header.
     pub sum: u64,
 }
 
@@ -173,19 +231,13 @@ impl Message {
     /// They are in the packet at this place.
     #[inline(always)]
     pub(crate) unsafe fn write(&self, at: *mut u8) {
-        let [source, destination] = self.turned.ports;
         let [counts, more_counts] = self.counts;
-        let udp_len = self.udp_len.to_be();
-        // The length is once in the pseudo header, and once in the header itself.
-        let sum = self.sum + 2 * u64::from(udp_len) + u64::from(counts) + u64::from(more_counts);
-        let checksum = match !fold(sum) {
-            0 => 0xffff,
-            checksum => checksum,
-        };
-        let ports = joined_halves(destination, source);
-        write!(at, 0, joined(ports, joined_halves(udp_len, checksum)));
-        write!(at, UDP_LEN, joined(self.turned.id_flags, counts));
-        write!(at, UDP_LEN + 8, more_counts);
+        let sum = self.sum
+            + u64::from(u16::from(UDP).to_be())
+            + u64::from(counts)
+            + u64::from(more_counts);
+        // SAFETY: the caller's.
+        unsafe { self.turned.write(at, self.udp_len, self.counts, sum) };
     }
 }
 

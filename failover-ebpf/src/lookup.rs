@@ -5,7 +5,7 @@ use failover_common::{
     counters::{Counter, ServiceHits},
     layout::{
         A_RECORD_LEN, AAAA_RECORD_LEN, Cell, Follow, NO_ADDRESSES, NO_TAIL, NameBucket, NameSlot,
-        Node, State, Tail,
+        Node, ServiceCell, State, Tail,
     },
     question::{MAX_NAME_WORDS, NameHash},
 };
@@ -13,11 +13,11 @@ use failover_common::{
 use crate::{
     frame::Frame,
     maps::{
-        ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES, STATE, TAILS, setting,
-        shared,
+        ANSWERS, LARGE_ANSWERS, LONG_NAMES, NAMES, SERVICE_HITS, SERVICES_A, SERVICES_AAAA, STATE,
+        TAILS, setting, shared,
     },
     nodes,
-    packet::{self, Noise},
+    packet::{self, Noise, opaque},
     query::{Name, Query, is_named},
 };
 
@@ -138,13 +138,11 @@ fn find_place(
 /// The addresses of a service.
 #[inline(always)]
 fn choose_addresses(place: &Place, is_v6: bool, generation: u64) -> Result<Choice, Counter> {
-    let service = SERVICES.get(place.service).ok_or(Counter::PassedName)?;
-    let [first, second] = if is_v6 {
-        &service.aaaa.versions
+    let index = if is_v6 {
+        select_version(SERVICES_AAAA.get(place.service), generation)?
     } else {
-        &service.a.versions
+        select_version(SERVICES_A.get(place.service), generation)?
     };
-    let index = select([&first.pointer, &second.pointer], generation)?;
     let header = if index & Cell::LARGE == 0 {
         ANSWERS.get(index).ok_or(Counter::PassedOvertaken)?.header
     } else {
@@ -169,6 +167,16 @@ fn choose_addresses(place: &Place, is_v6: bool, generation: u64) -> Result<Choic
     })
 }
 
+/// The index of the answer of a service.
+#[inline(always)]
+fn select_version<Addresses>(
+    cell: Option<&ServiceCell<Addresses>>,
+    generation: u64,
+) -> Result<u32, Counter> {
+    let [first, second] = &cell.ok_or(Counter::PassedName)?.pointers.versions;
+    select([first, second], generation)
+}
+
 /// The slot of a name and its index, if the table has it.
 #[inline(always)]
 pub(crate) fn find_name(
@@ -176,39 +184,58 @@ pub(crate) fn find_name(
     noise: Noise,
     name: &Name,
 ) -> Option<(u32, &'static NameSlot)> {
-    let (index, slot) = find_tag(noise, name.hash, name.len)?;
+    let (index, slot) = Bucket::home(name.hash)?.find(name.hash, name.len)?;
     is_in_slot(ctx, noise, name, slot).then_some((index, slot))
 }
 
-/// The slot, and its index, whose tag is that of the name with this hash and length. The writer sees
-/// to it that no two names of a chain share a tag.
-#[inline(always)]
-pub(crate) fn find_tag(
-    noise: Noise,
-    hash: NameHash,
-    len: usize,
-) -> Option<(u32, &'static NameSlot)> {
-    const SLOT_LEN: usize = size_of::<NameSlot>();
-    let tag = hash.tag(len as u8);
-    let mut index = hash.home(setting!(name_homes));
-    for _ in 0..NameBucket::MAX_CHAIN {
-        let [first, second] = &NAMES.get(index)?.slots;
-        // Both are read at once: each is a cache line of its own.
-        let tags = [shared!(first.tag), shared!(second.tag)];
-        if tags.contains(&tag) {
-            // A branch: the processor guesses, and has begun with what follows when the tags come.
-            let offset = if tags[0] == tag { 0 } else { SLOT_LEN };
-            let offset = noise.bound::<SLOT_LEN>(offset);
-            let is_second = (offset / SLOT_LEN) as u32;
-            let slot = neighbour(first, offset);
-            return Some((index * NameBucket::SLOTS as u32 + is_second, slot));
-        }
-        index = first.next;
-        if index == 0 {
-            break;
-        }
+/// A bucket of names, and what has been read of it: the memory that it is in may be far away.
+#[derive(Clone, Copy)]
+pub(crate) struct Bucket {
+    index: u32,
+    first: &'static NameSlot,
+    /// The tag of the first slot.
+    tag: u64,
+}
+
+impl Bucket {
+    /// Where a name with this hash is looked for first.
+    #[inline(always)]
+    pub(crate) fn home(hash: NameHash) -> Option<Self> {
+        Self::read(hash.home(setting!(name_homes)))
     }
-    None
+
+    #[inline(always)]
+    fn read(index: u32) -> Option<Self> {
+        let [first, _] = &NAMES.get(index)?.slots;
+        Some(Self {
+            index,
+            first,
+            tag: shared!(first.tag).into(),
+        })
+    }
+
+    /// The slot, and its index, here or in what is chained to it, whose tag is that of the name with
+    /// this hash and length. The writer sees to it that no two names of a chain share a tag.
+    #[inline(always)]
+    pub(crate) fn find(mut self, hash: NameHash, len: usize) -> Option<(u32, &'static NameSlot)> {
+        const SLOT_LEN: usize = size_of::<NameSlot>();
+        // 64 bits, or it would be made 32 before each use.
+        let tag = opaque(hash.tag(len as u8).into());
+        for _ in 0..NameBucket::MAX_CHAIN {
+            // 1 if it is not the first: without a branch.
+            let other = opaque((self.tag ^ tag).wrapping_neg()) >> 63;
+            let slot = neighbour(self.first, other as usize * SLOT_LEN);
+            if u64::from(shared!(slot.tag)) == tag {
+                let index = self.index * NameBucket::SLOTS as u32 + other as u32;
+                return Some((index, slot));
+            }
+            match self.first.next {
+                0 => break,
+                next => self = Self::read(next)?,
+            }
+        }
+        None
+    }
 }
 
 /// What lies `offset` octets behind a part of a map value: another of its kind.

@@ -2,8 +2,8 @@
 //!
 //! A packet goes through [`frame`] (Ethernet, IP, UDP), [`query`] (DNS header, question,
 //! OPT), [`lookup`] (name, service, answer) and [`reply`] (the one place that changes a
-//! packet), unless [`usual`] has answered it already. Each of them fails with the [`Counter`] that names the reason; this file alone
-//! turns results into verdicts. [`maps`] holds every map and the rule of their concurrency.
+//! packet), unless [`usual`] has answered it already. Each of them fails with the [`Counter`] that names
+//! the reason; this file alone turns results into verdicts. [`maps`] holds every map and the rule of their concurrency.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -28,6 +28,7 @@ use aya_log_ebpf::error;
 use failover_common::counters::Counter;
 
 use packet::Window;
+use usual::Outcome;
 
 /// Why a packet is not answered.
 enum Stop {
@@ -37,11 +38,36 @@ enum Stop {
     Broken,
 }
 
-/// Answers queries for the names of the snapshot.
+/// Answers queries for the names of the snapshot: the usual ones at once. All else is the business
+/// of [`failover_rest`].
 #[xdp]
 #[inline(always)]
 fn failover(ctx: XdpContext) -> u32 {
-    match answer(&ctx) {
+    match usual::answer(&ctx, Window::new(&ctx)) {
+        Outcome::Answered => verdict(&ctx, Ok(Counter::Answered)),
+        Outcome::Outside => verdict(&ctx, Err(Stop::Pass(Counter::PassedName))),
+        Outcome::Unusual => {
+            // SAFETY: nothing is held that would have to be dropped; the other program is one of XDP,
+            // too.
+            unsafe { maps::REST.tail_call(&ctx, 0) };
+            verdict(&ctx, Err(Stop::Pass(Counter::PassedStale)))
+        }
+        Outcome::Broken => verdict(&ctx, Err(Stop::Broken)),
+    }
+}
+
+/// Answers what is not usual. A program of its own: the verifier has less to do with each of them, and
+/// the compiler more registers for each.
+#[xdp]
+#[inline(always)]
+fn failover_rest(ctx: XdpContext) -> u32 {
+    verdict(&ctx, answer(&ctx))
+}
+
+/// Counts a packet, and returns what becomes of it.
+#[inline(always)]
+fn verdict(ctx: &XdpContext, result: Result<Counter, Stop>) -> u32 {
+    match result {
         Ok(counter) => {
             maps::count(counter);
             xdp_action::XDP_TX
@@ -51,7 +77,7 @@ fn failover(ctx: XdpContext) -> u32 {
             xdp_action::XDP_PASS
         }
         Err(Stop::Broken) => {
-            error!(&ctx, "reply could not be completed");
+            error!(ctx, "reply could not be completed");
             xdp_action::XDP_ABORTED
         }
     }
@@ -83,9 +109,6 @@ fn failover_ticks(ctx: XdpContext) -> u32 {
 
 #[inline(always)]
 fn answer(ctx: &XdpContext) -> Result<Counter, Stop> {
-    if let Some(counter) = usual::answer(ctx, Window::new(ctx))? {
-        return Ok(counter);
-    }
     // The call for room, even if it fails, makes pointers into the packet invalid.
     let datagram = frame::parse(Window::new(ctx)).map_err(Stop::Pass)?;
     let frame = frame::locate(ctx, &datagram).map_err(Stop::Pass)?;

@@ -11,7 +11,8 @@ use aya_ebpf::{
 use failover_common::{
     counters::{Counter, Counters, ServiceHits},
     layout::{
-        LargeAnswer, LongName, NameBucket, Node, ServiceSlot, SmallAnswer, State, Tail, ZoneSlot,
+        LargeAnswer, LongName, NameBucket, Node, ServiceA, ServiceAaaa, SmallAnswer, State, Tail,
+        ZoneSlot,
     },
     question::MAX_LABELS,
     settings::Settings,
@@ -38,9 +39,12 @@ pub(crate) static NODES: Array<Node, 1, MMAPABLE> = Array::new();
 /// Zones by id.
 #[btf_map]
 pub(crate) static ZONES: Array<ZoneSlot, 1, MMAPABLE> = Array::new();
-/// Services by id.
+/// What services answer to A, by id.
 #[btf_map]
-pub(crate) static SERVICES: Array<ServiceSlot, 1, MMAPABLE> = Array::new();
+pub(crate) static SERVICES_A: Array<ServiceA, 1, MMAPABLE> = Array::new();
+/// What services answer to AAAA, by id.
+#[btf_map]
+pub(crate) static SERVICES_AAAA: Array<ServiceAaaa, 1, MMAPABLE> = Array::new();
 /// Answers of few addresses.
 #[btf_map]
 pub(crate) static ANSWERS: Array<SmallAnswer, 1, MMAPABLE> = Array::new();
@@ -60,6 +64,9 @@ pub(crate) static LABELS: PerCpuArray<[u8; MAX_LABELS + 1], 1> = PerCpuArray::ne
 #[btf_map]
 pub(crate) static SERVICE_HITS: PerCpuArray<ServiceHits, 1> = PerCpuArray::new();
 
+/// The program for what is not usual.
+#[btf_map]
+pub(crate) static REST: ProgramArray<1> = ProgramArray::new();
 /// Where the bridge leads.
 #[btf_map]
 pub(crate) static BRIDGE: ProgramArray<1> = ProgramArray::new();
@@ -75,7 +82,7 @@ pub(crate) fn settings() -> *const Settings {
 }
 
 /// The value of a map at an index that stands in a value of another map, read where it stands:
-/// `value_at!(SERVICES, ServiceSlot, slot.target)`. What goes through the stack comes later.
+/// `value_at!(TAILS, Tail, slot.tail)`. What goes through the stack comes later.
 macro_rules! value_at {
     ($map:ident, $type:ty, $index:expr) => {
         // SAFETY: the map's key is a `u32`, and `$type` its value. The index is never written while it
@@ -91,6 +98,13 @@ macro_rules! value_at {
     };
 }
 pub(crate) use value_at;
+
+/// An index of 0 where a map may be told to read it, see [`value_at`].
+#[inline(always)]
+pub(crate) fn zero() -> &'static u32 {
+    // SAFETY: a field of a static that is never written while the program runs.
+    unsafe { &*(&raw const (*settings()).zero).cast() }
+}
 
 /// Reads one setting: `setting!(port)`.
 macro_rules! setting {
@@ -114,9 +128,10 @@ pub(crate) use shared;
 /// Counts a packet on this CPU.
 #[inline(always)]
 pub(crate) fn count(counter: Counter) {
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+    if let Some(counters) = value_at!(COUNTERS, Counters, *zero()) {
+        let counters = (&raw const *counters).cast_mut().cast::<u64>();
         // SAFETY: a field of this CPU's value; XDP programs do not interrupt each other on
         // one CPU.
-        unsafe { *counters.cast::<u64>().add(counter as usize) += 1 };
+        unsafe { *counters.add(counter as usize) += 1 };
     }
 }

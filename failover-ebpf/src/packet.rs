@@ -33,12 +33,6 @@ pub(crate) fn bounded<const LIMIT: usize>(value: usize) -> usize {
 pub(crate) struct Noise(u64);
 
 impl Noise {
-    /// Takes eight octets that were read from the packet.
-    #[inline(always)]
-    pub(crate) fn of(octets: u64) -> Self {
-        Self(octets)
-    }
-
     /// Takes the first eight octets of the packet.
     #[inline(always)]
     pub(crate) fn new(ctx: &XdpContext) -> Option<Self> {
@@ -133,15 +127,10 @@ impl Window {
         (place + len <= self.end).then_some(place as *mut u8)
     }
 
-    /// As [`Window::at`], and further on by `variable`, below `LIMIT`, which is not known before.
+    /// As [`Window::at`], and further on by `variable`, of which the verifier knows a bound.
     #[inline(always)]
-    pub(crate) fn behind<const LIMIT: usize>(
-        self,
-        variable: usize,
-        offset: usize,
-        len: usize,
-    ) -> Option<*mut u8> {
-        self.at(bounded::<LIMIT>(variable) + offset, len)
+    pub(crate) fn behind(self, variable: usize, offset: usize, len: usize) -> Option<*mut u8> {
+        self.at(opaque(variable as u64) as usize + offset, len)
     }
 
     /// Whether `len` octets from a place on, which [`Window::at`] has found, are within the packet.

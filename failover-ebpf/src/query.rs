@@ -143,8 +143,16 @@ pub(crate) fn additional_count(word: u64, additional: u16) -> Option<u16> {
     // QR, opcode and TC clear; QDCOUNT 1, ANCOUNT and NSCOUNT 0.
     const MASK: u64 = u64::from_le_bytes([0xfa, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     const WANT: u64 = u64::from_le_bytes([0, 0, 0, 1, 0, 0, 0, 0]);
-    let additional = u16::from_be(additional);
-    (word.to_le() & MASK == WANT && additional <= 1).then_some(additional)
+    if word.to_le() & MASK != WANT {
+        return None;
+    }
+    const NONE: u16 = 0u16.to_be();
+    const ONE: u16 = 1u16.to_be();
+    match additional {
+        NONE => Some(0),
+        ONE => Some(1),
+        _ => None,
+    }
 }
 
 /// The OPT record without options that ends the message, if that is what ends it.
@@ -333,7 +341,7 @@ pub(crate) fn read_name(
         let word: u64 = load(ctx, word_place(start + len, offset))?;
         sum = add64(sum, word);
         hash = hash.add(
-            lower_case(word.to_le()),
+            word.to_le(),
             setting!(multipliers[(offset / 8) & (MAX_NAME_WORDS - 1)]),
         );
         offset += 8;

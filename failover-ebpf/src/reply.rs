@@ -240,7 +240,8 @@ fn write(
             counts(plan.authority_count, plan.additional_count),
         ],
         udp_len,
-        sum: turned.sum(address_sum)
+        sum: address_sum
+            + turned.sum()
             + body_sum(records_sum, opt_sum, query.name.len, plan.tail_len),
     };
     let headers: *mut [u8; UDP_LEN + HEADER_LEN] = packet::at(ctx, frame.udp)?;
@@ -423,38 +424,42 @@ fn copy_words<const WORDS: usize>(
 /// The first `len` octets of a tail.
 #[inline(always)]
 fn write_tail(ctx: &XdpContext, noise: Noise, at: usize, tail: &Tail, len: usize) -> Option<()> {
+    let start = TAIL_LEN.checked_sub(usize::from(tail.header.len))?;
+    let start = noise.bound::<0x1ff>(start);
     let chunks_end = noise.bound::<0x1e0>(len & !31);
     let mut done = 0;
     while done + 32 <= TAIL_LEN && done < chunks_end {
-        copy_chunk::<4>(ctx, at, tail, done)?;
+        copy_chunk::<4>(ctx, at, tail, start, done)?;
         done += 32;
     }
     if len & 16 != 0 {
-        copy_chunk::<2>(ctx, at, tail, len & !31)?;
+        copy_chunk::<2>(ctx, at, tail, start, len & !31)?;
     }
     if len & 8 != 0 {
-        copy_chunk::<1>(ctx, at, tail, len & !15)?;
+        copy_chunk::<1>(ctx, at, tail, start, len & !15)?;
     }
     if len & 7 != 0 {
         // The word that ends with the tail overlaps what was copied before.
-        copy_chunk::<1>(ctx, at, tail, len.checked_sub(8)?)?;
+        copy_chunk::<1>(ctx, at, tail, start, len.checked_sub(8)?)?;
     }
     Some(())
 }
 
-/// Copies `WORDS` words at `offset` of a tail that starts `at` in the packet.
+/// Copies `WORDS` words at `offset` of a tail whose records start at `start`, and `at` in the packet.
 #[inline(always)]
 fn copy_chunk<const WORDS: usize>(
     ctx: &XdpContext,
     at: usize,
     tail: &Tail,
+    start: usize,
     offset: usize,
 ) -> Option<()> {
-    if offset > TAIL_LEN - WORDS * 8 {
+    let from = opaque((start + offset) as u64) as usize;
+    if from > TAIL_LEN - WORDS * 8 {
         return None;
     }
     // SAFETY: checked above.
-    let source = unsafe { tail.bytes.as_ptr().add(offset) };
+    let source = unsafe { tail.bytes.as_ptr().add(from) };
     copy_words::<WORDS>(source, packet::at(ctx, at + offset)?, 0);
     Some(())
 }

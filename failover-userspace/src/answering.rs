@@ -156,9 +156,10 @@ impl Publish for Answering {
 
     fn tidy(&mut self) {
         let Some(pins) = &self.pins else { return };
-        let attached = self.plane.iter().flat_map(DataPlane::attached);
-        let attached: Vec<_> = attached.map(|place| (place.index, place.mode)).collect();
-        let removed = pins.keep(&attached);
+        let removed = match &self.plane {
+            Some(plane) => plane.tidy(pins),
+            None => pins.keep(&[], None),
+        };
         if removed > 0 {
             info!(removed, "what an earlier run had left on other interfaces");
         }

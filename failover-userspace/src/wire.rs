@@ -10,13 +10,18 @@ use std::num::NonZeroU16;
 
 use domain::base::iana::Rtype;
 use failover_common::checksum;
-use failover_common::layout::{self, AnswerHeader, Follow, InlineAnswer, TailHeader, size};
+use failover_common::layout::{
+    self, AnswerHeader, Follow, InlineAnswer, MAX_TURNS, RECORD_HEAD_LEN, TURN_BITS, TailHeader,
+    size,
+};
 
 use crate::model::{Name, Service, ServiceId, Zone, ZoneId};
 use crate::policy::{Answer, Weighted};
 
 /// QR and AA.
 const AUTHORITATIVE: u16 = 0x8400;
+/// Protocol number of UDP.
+const UDP: u16 = 17;
 /// QR and RCODE 2.
 const SERVFAIL: u16 = 0x8002;
 /// Octets of an OPT record without options.
@@ -132,7 +137,7 @@ impl AddressAnswer {
     /// The answer as it is kept beside the pointer to it, if it is short enough and nothing about
     /// it is unusual.
     #[must_use]
-    pub fn inline(&self) -> Option<InlineAnswer> {
+    pub fn inline<const OCTETS: usize>(&self) -> Option<InlineAnswer<[u8; OCTETS]>> {
         match self {
             Self::Records(records) => records.inline(),
             Self::NoData | Self::Servfail => None,
@@ -227,35 +232,44 @@ impl Records {
     }
 
     /// See [`AddressAnswer::inline`].
-    fn inline(&self) -> Option<InlineAnswer> {
+    fn inline<const OCTETS: usize>(&self) -> Option<InlineAnswer<[u8; OCTETS]>> {
         let turns = self.thresholds.last().copied()?;
-        if usize::from(self.sent) != self.thresholds.len() || turns > InlineAnswer::MAX_TURNS {
+        if usize::from(self.sent) != self.thresholds.len() || turns > MAX_TURNS {
             return None;
         }
-        let mut addresses = [0; InlineAnswer::ADDRESSES_LEN];
+        let mut addresses = [0; OCTETS];
         let mut rest = &mut addresses[..];
-        for record in self.each() {
-            let address = &record[InlineAnswer::HEAD_LEN..];
+        let again = self.each().take(self.thresholds.len() - 1);
+        for record in self.each().chain(again) {
+            let address = &record[RECORD_HEAD_LEN..];
             rest.split_off_mut(..address.len())?
                 .copy_from_slice(address);
         }
-        let first = (0..turns).fold(0u64, |first, turn| {
-            let record = self.first(u64::from(turn)) as u64;
-            first | record << (turn * InlineAnswer::TURN_BITS)
+        // As many turns as there is room for, if that is some number of rounds: saves a division.
+        let turns = if MAX_TURNS.is_multiple_of(turns) {
+            MAX_TURNS
+        } else {
+            turns
+        };
+        let first = (0..turns).fold(0, |first, turn| {
+            let record = self.first(turn.into()) as u32;
+            first | record << (turn * TURN_BITS)
         });
-        let (head, _) = self.bytes.split_first_chunk()?;
-        let (middle, _) = self.bytes[head.len()..].split_first_chunk()?;
+        let counts = layout::counts(1, self.sent.into());
         // Type and class of the records are those of the question.
-        let question = checksum::sum(&self.bytes[2..6]);
+        let question = u64::from(checksum::sum(&self.bytes[2..6]));
+        let sum = checksum::fold(question + u64::from(checksum::sum(&self.bytes)));
         Some(InlineAnswer {
-            start: u64::from_ne_bytes(*head),
-            first: [0, 16, 32].map(|bits| (first >> bits) as u16),
-            len: self.bytes.len() as u16,
-            middle: u32::from_ne_bytes(*middle),
-            turns: turns as u8,
-            records: self.sent,
-            sum: checksum::fold(u64::from(question) + u64::from(checksum::sum(&self.bytes))),
             addresses,
+            ttl: self.ttl().to_be(),
+            counts,
+            first,
+            sums: [false, true].map(|odd| {
+                let sum = u64::from(checksum::shift_odd(sum, odd));
+                checksum::fold(u64::from(counts) + sum)
+            }),
+            len: self.bytes.len() as u16,
+            turns: turns as u16,
         })
     }
 
@@ -411,10 +425,7 @@ impl AuthorityTail {
             },
         );
         let opt = opt(edns_udp_size);
-        let end = self.bytes.len();
-        if let Some(place) = value.bytes.get_mut(end..end + opt.len()) {
-            place.copy_from_slice(&opt);
-        }
+        value.bytes[layout::TAIL_LEN..][..opt.len()].copy_from_slice(&opt);
         value
     }
 }
@@ -436,17 +447,23 @@ impl TailSums {
     pub fn new(name_len: usize, tail: &layout::Tail) -> Self {
         // From the question on: name, type and class, an even number of octets of addresses, the tail,
         // and OPT.
-        let start = name_len + 4;
-        let opt = start + usize::from(tail.header.len);
-        let mut octets = vec![0; start];
-        octets.extend(tail.bytes);
-        // A tail that leaves no room for OPT is of no use to the way that needs its sum.
-        octets.resize(octets.len().max(opt + OPT_LEN), 0);
-        let without = checksum::sum(&octets[..opt]);
-        octets.truncate(opt + OPT_LEN);
-        let with = checksum::sum(&octets);
+        let mut octets = vec![0; name_len + 4];
+        octets.extend(tail.records());
+        let opt = octets.len();
+        let sum = |octets: &[u8], opt_count| {
+            let parts = [
+                u64::from(checksum::sum(octets)),
+                u64::from(UDP.to_be()),
+                u64::from(tail.header.counts),
+                u64::from(layout::counts(0, opt_count)),
+            ];
+            checksum::fold(parts.iter().sum())
+        };
+        let without = sum(&octets, 0);
+        octets.extend(&tail.bytes[layout::TAIL_LEN..][..OPT_LEN]);
+        let with = sum(&octets, 1);
         octets[opt + DNSSEC_OK_PLACE] |= DNSSEC_OK;
-        Self([without, with, checksum::sum(&octets)])
+        Self([without, with, sum(&octets, 1)])
     }
 
     /// The same with a name.
@@ -463,9 +480,10 @@ impl TailSums {
 fn tail(octets: &[u8], header: TailHeader) -> layout::Tail {
     let mut value = layout::Tail {
         header,
-        bytes: [0; layout::TAIL_LEN],
+        ..layout::Tail::EMPTY
     };
-    match value.bytes.get_mut(..octets.len()) {
+    let start = layout::TAIL_LEN.checked_sub(octets.len());
+    match start.map(|start| &mut value.bytes[start..layout::TAIL_LEN]) {
         Some(place) => {
             place.copy_from_slice(octets);
             value.header.len = octets.len() as u16;

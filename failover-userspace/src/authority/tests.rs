@@ -226,7 +226,7 @@ fn xdp_reply(
         reply.extend(&answer.bytes[from..from + family.record_len()]);
         record = (record + 1) % usize::from(header.records);
     }
-    reply.extend(&tail.bytes[..tail_len]);
+    reply.extend(&tail.records()[..tail_len]);
     if let Some((_, dnssec_ok)) = opt {
         reply.extend([0, 0, 41, 4, 0xd0, 0, 0, u8::from(dnssec_ok) << 7, 0, 0, 0]);
     }

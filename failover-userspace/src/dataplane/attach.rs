@@ -55,6 +55,7 @@ impl AttachedMode {
 impl DataPlane {
     /// From now on attachments outlive the daemon, where they can.
     pub fn pin(&mut self, pins: Arc<Pins>) {
+        self.rest.pin(&pins);
         self.pins = Some(pins);
         for Attached { mut place, link } in std::mem::take(&mut self.attached) {
             let link = if place.pinned {
@@ -226,6 +227,19 @@ impl DataPlane {
         for interface in interfaces {
             self.detach(&interface);
         }
+        if let Some(pins) = &self.pins {
+            self.rest.unpin(pins);
+        }
+    }
+
+    /// Removes all that has been pinned of this network namespace but for this data plane. Returns
+    /// how many attachments that were.
+    pub fn tidy(&self, pins: &Pins) -> usize {
+        let attached: Vec<_> = self
+            .attached()
+            .map(|place| (place.index, place.mode))
+            .collect();
+        pins.keep(&attached, Some(self.rest.id()))
     }
 
     /// Where the program is attached.

@@ -1,20 +1,21 @@
 //! The data plane: loads the XDP program, attaches it, and publishes answers to it.
 //!
 //! [`DataPlane`] is the one writer of the maps. Its parts: `tables` publishes snapshots,
-//! `inline` keeps short answers at hand, `names` is the hash table of names, `pool` hands out slots, `grace` knows when readers
+//! `services` says what services answer, `names` is the hash table of names, `pool` hands out slots, `grace` knows when readers
 //! have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces and `pins`
 //! beyond the daemon's end, `meters` counts, `log` follows what the program says. `succession` hands everything over to the next
 //! one, as its maps are made for one model.
 
 mod attach;
 mod grace;
-mod inline;
 mod log;
 mod mapped;
 mod meters;
 mod names;
 mod pins;
 mod pool;
+mod rest;
+mod services;
 mod succession;
 mod tables;
 
@@ -38,13 +39,14 @@ pub use crate::wire::Change;
 use crate::wire::{AddressAnswer, Family};
 pub use attach::{Attached, AttachedMode, Place};
 use grace::Grace;
-use inline::Inline;
 use log::ProgramLog;
 use mapped::Mapped;
 pub use meters::{Meters, Readings};
 use names::{Names, Shape};
 pub use pins::{Pins, PinsError};
 use pool::Pool;
+use rest::Rest;
+use services::Services;
 pub use succession::Bridged;
 pub use tables::Staged;
 use tables::{Published, Tables};
@@ -58,6 +60,8 @@ pub static BENCH_PROGRAMS: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/failover-bench"));
 /// Name of the program that answers.
 const PROGRAM_NAME: &str = "failover";
+/// Name of the program that it leaves to what is not usual.
+const REST_PROGRAM_NAME: &str = "failover_rest";
 /// Name of the program that tells the time.
 const TICKS_PROGRAM_NAME: &str = "failover_ticks";
 /// Name of the program that runs another one.
@@ -143,6 +147,7 @@ pub struct DataPlane {
     pins: Option<Arc<Pins>>,
     /// What the bridge leads to.
     bridge: ProgramArray<MapData>,
+    rest: Rest,
     log: Option<ProgramLog>,
 }
 
@@ -160,7 +165,8 @@ impl DataPlane {
             .override_global(aya_log::LEVEL, &log_level, false)
             .map_max_entries("NAMES", shape.buckets)
             .map_max_entries("LONG_NAMES", shape.long_names)
-            .map_max_entries("SERVICES", sizes.services)
+            .map_max_entries("SERVICES_A", sizes.services)
+            .map_max_entries("SERVICES_AAAA", sizes.services)
             .map_max_entries("NODES", sizes.nodes)
             .map_max_entries("ZONES", sizes.zones)
             .map_max_entries("SERVICE_HITS", sizes.services + 1)
@@ -169,6 +175,7 @@ impl DataPlane {
             .map_max_entries("TAILS", sizes.tails);
         let mut ebpf = loader.load(PROGRAM)?;
         program(&mut ebpf, PROGRAM_NAME)?.load()?;
+        program(&mut ebpf, REST_PROGRAM_NAME)?.load()?;
         program(&mut ebpf, TICKS_PROGRAM_NAME)?.load()?;
 
         let tables = Tables {
@@ -183,8 +190,10 @@ impl DataPlane {
             ),
             nodes: Pool::new("NODES", Mapped::new("NODES", take(&mut ebpf, "NODES")?)?),
             zones: Mapped::new("ZONES", take(&mut ebpf, "ZONES")?)?,
-            services: Mapped::new("SERVICES", take(&mut ebpf, "SERVICES")?)?,
-            inline: Inline::new(sizes.services),
+            services: Services::new(
+                Mapped::new("SERVICES_A", take(&mut ebpf, "SERVICES_A")?)?,
+                Mapped::new("SERVICES_AAAA", take(&mut ebpf, "SERVICES_AAAA")?)?,
+            ),
             small: Pool::new(
                 "ANSWERS",
                 Mapped::new("ANSWERS", take(&mut ebpf, "ANSWERS")?)?,
@@ -204,9 +213,12 @@ impl DataPlane {
             take(&mut ebpf, "SERVICE_HITS")?,
             sizes.services,
         )?;
+        let rest = take(&mut ebpf, Rest::MAP)?;
+        let rest = Rest::new(rest, program(&mut ebpf, REST_PROGRAM_NAME)?.fd()?)?;
         let bridge = take(&mut ebpf, "BRIDGE")?;
         Ok(Self {
             bridge: ProgramArray::try_from(bridge).map_err(on_bridge)?,
+            rest,
             meters: Arc::new(meters),
             ebpf,
             tables,
@@ -314,9 +326,14 @@ impl DataPlane {
         self.meters.service_hits(service)
     }
 
-    /// The program, for tests that run it without a network.
+    /// The program that answers, for tests that run it without a network.
     pub fn program(&mut self) -> Result<&mut Xdp, Error> {
         program(&mut self.ebpf, PROGRAM_NAME)
+    }
+
+    /// The one that it leaves to what is not usual.
+    pub fn rest_program(&mut self) -> Result<&mut Xdp, Error> {
+        program(&mut self.ebpf, REST_PROGRAM_NAME)
     }
 }
 

@@ -5,7 +5,8 @@
 //! its own program in the place of that one, so that each packet finds one of them.
 //!
 //! The name of a pin says what it is for: network namespace, index of the interface, and mode. What
-//! is in the maps of an earlier program is never looked at.
+//! is in the maps of an earlier program is never looked at. Only the map that leads from one program
+//! to the other is pinned as well, as the kernel would empty it.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use aya::maps::Map;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::XdpLink;
 use rustix::fs::{FlockOperation, flock, statfs};
@@ -26,6 +28,9 @@ const BPF_FS: i64 = 0xcafe_4a11;
 /// How long a daemon that has been killed may take to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(10);
+/// What is pinned: the first word of its name.
+const LINK: &str = "link";
+const MAP: &str = "map";
 /// For the daemon's user alone.
 const DIRECTORY_MODE: u32 = 0o700;
 
@@ -138,22 +143,44 @@ impl Pins {
         remove(&self.path(index, mode));
     }
 
-    /// Removes the pins of all interfaces but these, in this network namespace. Returns how many.
-    pub fn keep(&self, kept: &[(u32, AttachedMode)]) -> usize {
+    /// Pins a map with this number.
+    pub(super) fn put_map(&self, map: &Map, id: u32) {
+        let path = self.map_path(id);
+        if !path.exists()
+            && let Err(error) = map.pin(&path)
+        {
+            complain(&path, &error);
+        }
+    }
+
+    /// Removes the pin of a map, if there is one.
+    pub(super) fn remove_map(&self, id: u32) {
+        remove(&self.map_path(id));
+    }
+
+    /// Removes the pins of all interfaces but these, in this network namespace, and of all maps but
+    /// this. Returns how many interfaces.
+    pub fn keep(&self, kept: &[(u32, AttachedMode)], map: Option<u32>) -> usize {
         let kept: Vec<PathBuf> = kept
             .iter()
             .map(|(index, mode)| self.path(*index, *mode))
+            .chain(map.map(|id| self.map_path(id)))
             .collect();
-        let ours = self.directory.join(self.prefix());
-        let ours = ours.as_os_str().as_encoded_bytes();
-        let pins = self.all().into_iter();
-        pins.filter(|path| path.as_os_str().as_encoded_bytes().starts_with(ours))
-            .filter(|path| !kept.contains(path))
-            .filter(|path| remove(path))
-            .count()
+        let remove_others = |prefix| {
+            let ours = self.all().into_iter().filter(|path| {
+                let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+                name.starts_with(self.name(prefix).as_bytes())
+            });
+            ours.filter(|path| !kept.contains(path))
+                .filter(|path| remove(path))
+                .count()
+        };
+        let interfaces = remove_others(LINK);
+        remove_others(MAP);
+        interfaces
     }
 
-    /// Removes all pins, and the directory. Returns how many there were.
+    /// Removes all pins, and the directory. Returns of how many interfaces there were some.
     ///
     /// # Errors
     ///
@@ -172,7 +199,11 @@ impl Pins {
             path: self.directory.clone(),
             source,
         })?;
-        Ok(pins.len())
+        let is_link = |path: &&PathBuf| {
+            let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+            name.starts_with(LINK.as_bytes())
+        };
+        Ok(pins.iter().filter(is_link).count())
     }
 
     fn all(&self) -> Vec<PathBuf> {
@@ -186,11 +217,16 @@ impl Pins {
             AttachedMode::Generic => "generic",
         };
         self.directory
-            .join(format!("{}{index}-{mode}", self.prefix()))
+            .join(format!("{}{index}-{mode}", self.name(LINK)))
     }
 
-    fn prefix(&self) -> String {
-        format!("link-{}-", self.netns)
+    fn map_path(&self, id: u32) -> PathBuf {
+        self.directory.join(format!("{}{id}", self.name(MAP)))
+    }
+
+    /// What the names of pins of this kind start with in this network namespace.
+    fn name(&self, kind: &str) -> String {
+        format!("{kind}-{}-", self.netns)
     }
 }
 

@@ -60,6 +60,9 @@ impl DataPlane {
     pub fn approach(&mut self, old: &mut Self, interfaces: &[String]) -> Result<Bridged, Error> {
         // Those that are pinned stay it.
         self.pins.clone_from(&old.pins);
+        if let Some(pins) = &self.pins {
+            self.rest.pin(pins);
+        }
         self.bridge
             .set(0, old.program()?.fd()?, 0)
             .map_err(on_bridge)?;
@@ -145,6 +148,9 @@ impl DataPlane {
     /// and its maps. Blocks for milliseconds, with many names longer.
     pub fn retire(self) -> Result<Readings, Error> {
         wait_for_readers();
+        if let Some(pins) = &self.pins {
+            self.rest.unpin(pins);
+        }
         self.meters.readings()
     }
 }

@@ -8,20 +8,19 @@ use std::mem::offset_of;
 
 use failover_common::LAYOUT_VERSION;
 use failover_common::layout::{
-    Cell, LargeAnswer, NO_ADDRESSES, NO_TAIL, NameSlot, Node, ServiceSlot, SmallAnswer, State,
-    TAIL_LEN, Tail, TailHeader, ZoneSlot,
+    Cell, LargeAnswer, NO_ADDRESSES, NO_TAIL, NameSlot, Node, SmallAnswer, State, Tail, ZoneSlot,
 };
 use failover_common::question::MAX_NAME_LEN;
 
 use super::Error;
 use super::grace::Grace;
-use super::inline::{self, Inline};
 use super::mapped::Mapped;
 use super::names::{Names, Target};
 use super::pool::Pool;
+use super::services::{Missing, Services};
 use crate::authority::{Below, Directory, Entry, More, Otherwise};
 use crate::model::{Generation, Model, SerialPolicy, ServiceId, ServiceZones, Zone, ZoneId};
-use crate::wire::{self, AddressAnswer, AuthorityTail, Change, Family, StaticReply, TailSums};
+use crate::wire::{self, AddressAnswer, AuthorityTail, Change, StaticReply, TailSums};
 
 /// All maps of the program but the counters.
 pub(super) struct Tables {
@@ -29,8 +28,7 @@ pub(super) struct Tables {
     pub names: Names,
     pub nodes: Pool<Node>,
     pub zones: Mapped<ZoneSlot>,
-    pub services: Mapped<ServiceSlot>,
-    pub inline: Inline,
+    pub services: Services,
     pub small: Pool<SmallAnswer>,
     pub large: Pool<LargeAnswer>,
     pub tails: Pool<Tail>,
@@ -51,7 +49,7 @@ pub struct Staged {
     /// Those of the denials.
     denials: Vec<u32>,
     /// The services that it changes, and what of their answers is not yet where it should be.
-    services: Vec<(u32, inline::Answers)>,
+    services: Vec<(u32, Missing)>,
 }
 
 /// What denials are made of.
@@ -81,11 +79,7 @@ impl Tables {
     pub(super) fn fill(&mut self, model: &Model, directory: &Directory) -> Result<(), Error> {
         self.state
             .publish(0, offset_of!(State, layout), u64::from(LAYOUT_VERSION));
-        let no_tail = Tail {
-            header: TailHeader::EMPTY,
-            bytes: [0; TAIL_LEN],
-        };
-        self.tails.put_run(&[no_tail])?;
+        self.tails.put_run(&[Tail::EMPTY])?;
         self.put_zones(model, directory)?;
         let mut tails = TailsByLength::default();
         for entry in &directory.entries {
@@ -217,33 +211,17 @@ impl Tables {
             services: Vec::with_capacity(changes.len()),
         };
         let over = self.grace.over();
-        self.inline.catch_up(&mut self.services, over);
+        self.services.catch_up(over);
         for change in changes {
-            let service = change.service.0;
-            let slot = self.services.read(service);
-            let is_free = self.inline.is_free(service, over);
-            let mut missing = [None; 2];
-            for ((family, answer), missing) in Family::ALL
-                .into_iter()
-                .zip([&change.a, &change.aaaa])
-                .zip(&mut missing)
-            {
-                let index = self.put_answer(answer, shared, generation)?;
-                let (place, current) = turn_over(inline::cell(&slot, family).pointers());
-                let mut pointer = Cell::version(generation.0, index);
-                match answer.inline() {
-                    Some(answer) if is_free => {
-                        inline::write(&mut self.services, service, family, place, &answer);
-                        pointer |= Cell::INLINE;
-                    }
-                    answer => *missing = answer,
-                }
-                let offset = inline::version_offset(family, place);
-                self.services.publish(service, offset, pointer);
-                let replaced = current.filter(|current| !shared.contains(*current));
-                staged.answers.extend(replaced);
-            }
-            staged.services.push((service, missing));
+            let a = self.put_answer(&change.a, shared, generation)?;
+            let aaaa = self.put_answer(&change.aaaa, shared, generation)?;
+            let pointers = [a, aaaa].map(|index| Cell::version(generation.0, index));
+            let (replaced, missing) = self.services.put(change, pointers, over);
+            let replaced = replaced.into_iter().filter_map(index_of);
+            staged
+                .answers
+                .extend(replaced.filter(|index| !shared.contains(*index)));
+            staged.services.push((change.service.0, missing));
         }
         for (id, changed) in zones {
             let zone = &self.published.zones[id.index()];
@@ -283,7 +261,7 @@ impl Tables {
             self.tails.retire(index, ticket);
         }
         for (service, missing) in services {
-            self.inline.changed(service, ticket, missing);
+            self.services.published(service, ticket, missing);
         }
         generation
     }
@@ -345,11 +323,7 @@ impl Tables {
 
     /// How many answers of a service lie beside the pointers to them.
     pub(super) fn inline_answers(&self, service: ServiceId) -> usize {
-        let slot = self.services.read(service.0);
-        Family::ALL
-            .into_iter()
-            .filter(|family| inline::is_inline(inline::cell(&slot, *family)))
-            .count()
+        self.services.inline_answers(service.0)
     }
 
     /// See [`State::time`].
@@ -360,7 +334,7 @@ impl Tables {
     /// Vouches for the snapshot until `valid_until`, see [`State::valid_until`], at `time`, see
     /// [`State::time`], and makes up for what the last publications were too fast for.
     pub(super) fn beat(&mut self, valid_until: u64, time: u32) {
-        self.inline.catch_up(&mut self.services, self.grace.over());
+        self.services.catch_up(self.grace.over());
         self.state
             .publish(0, offset_of!(State, time), u64::from(time));
         self.state
@@ -372,9 +346,12 @@ impl Tables {
 fn turn_over(cell: Cell) -> (usize, Option<u32>) {
     let [first, second] = cell.versions;
     let older = usize::from(second < first);
-    let current = first.max(second);
-    let index = (current != 0).then(|| Cell::index(current));
-    (older, index)
+    (older, index_of(first.max(second)))
+}
+
+/// The index in a version, if it is one.
+fn index_of(version: u64) -> Option<u32> {
+    (version != 0).then(|| Cell::index(version))
 }
 
 /// Tails of names by their zone and length.

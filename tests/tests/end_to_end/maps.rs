@@ -1,6 +1,6 @@
 //! The maps of a running daemon, as `bpftool` shows them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, ensure};
 use failover_tests::lab::Config;
@@ -20,8 +20,8 @@ const TABLE: &[(&str, &str)] = &[
     ("LONG_NAMES", "/name"),
     ("NODES", "/otherwise"),
     ("ZONES", "/denial/versions"),
-    ("SERVICES", "/a/versions/0/pointer"),
-    ("SERVICES", "/aaaa/versions/1/inline/records"),
+    ("SERVICES_A", "/pointers/versions/0"),
+    ("SERVICES_AAAA", "/second/counts"),
     ("ANSWERS", "/header/generation"),
     ("ANSWERS", "/header/records"),
     ("ANSWERS", "/bytes"),
@@ -52,12 +52,23 @@ fn have_named_fields() -> Result<()> {
 fn maps(site: &Site) -> Result<BTreeMap<String, Value>> {
     let programs = site.programs()?;
     let program = programs.get("wan1").context("no program on wan1")?;
-    let program = bpftool(&["prog", "show", "id", &program.id.to_string()])?;
-    let ids = program["map_ids"].as_array().context("no map_ids")?;
+    let mut ids = map_ids(program.id)?;
     let mut maps = BTreeMap::new();
-    for id in ids {
+    while let Some(id) = ids.pop_first() {
         let id = id.to_string();
         let map = bpftool(&["map", "show", "id", &id])?;
+        // Those of the program that it leads to.
+        if map["name"] == "REST" {
+            let dump = bpftool(&["map", "dump", "id", &id])?;
+            let octets = dump[0]["value"].as_array().context("no value")?;
+            let octets = octets.iter().filter_map(Value::as_str);
+            let program = octets
+                .rev()
+                .map(|octet| octet.trim_start_matches("0x"))
+                .collect::<String>();
+            ids.append(&mut map_ids(u64::from_str_radix(&program, 16)?)?);
+            continue;
+        }
         // The log's ring has no values that could be shown.
         if map["type"] == "ringbuf" {
             continue;
@@ -71,6 +82,13 @@ fn maps(site: &Site) -> Result<BTreeMap<String, Value>> {
         maps.insert(name, first.clone());
     }
     Ok(maps)
+}
+
+/// The maps of a program.
+fn map_ids(program: u64) -> Result<BTreeSet<u64>> {
+    let program = bpftool(&["prog", "show", "id", &program.to_string()])?;
+    let ids = program["map_ids"].as_array().context("no map_ids")?;
+    Ok(ids.iter().filter_map(Value::as_u64).collect())
 }
 
 fn bpftool(args: &[&str]) -> Result<Value> {

@@ -93,6 +93,10 @@ fn no_query_is_lost_or_answered_wrongly() -> Result<()> {
     );
     // Nothing is left of what was replaced.
     assert_eq!(self::maps(site.daemon.pid())?, maps);
+    let is_map = |name: &str| name.starts_with("map-");
+    let pins = fs::read_dir(site.lab.bpf_dir())?;
+    let pins = pins.filter_map(|pin| pin.ok()?.file_name().into_string().ok());
+    assert_eq!(pins.filter(|name| is_map(name)).count(), 1);
     // What has not changed is as it was.
     for (service, server) in [(0, 0), (0, 2), (1, 0), (1, 1), (1, 3)] {
         let since = |status: &Value| {

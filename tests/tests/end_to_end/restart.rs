@@ -59,11 +59,23 @@ fn stop_crash_and_start() -> Result<()> {
     site.start_again()?;
     let third = answers_offsite(&mut site)?;
     assert!(third > second, "{third} after {second}");
+    // Of the daemons before nothing is left.
+    let pins = fs::read_dir(site.lab.bpf_dir())?;
+    let pins: Vec<_> = pins
+        .map(|pin| Ok(pin?.file_name()))
+        .collect::<Result<_>>()?;
+    assert_eq!(pins.len(), interfaces + 1, "{pins:?}");
     Ok(())
 }
 
 /// While there is no daemon.
 fn still_offsite(site: &mut Site) -> Result<()> {
+    // Answered by the program that the other one leads to.
+    let reply = site.client.ask(NS1, NAME, Rtype::TXT, BOUND)?;
+    ensure!(
+        reply.as_ref().map(|reply| reply.set()) == Some(set(&[])),
+        "{reply:?}"
+    );
     let reply = site.client.ask(NS1, NAME, Rtype::A, BOUND)?;
     ensure!(
         reply.as_ref().map(|reply| reply.set()) == Some(set(&[OFFSITE])),
@@ -79,7 +91,9 @@ fn no_query_is_lost_by_restarts() -> Result<()> {
         return Ok(());
     }
     let mut site = Site::start("native", &Config::default())?;
-    let dnsperf = load::start(&site, "www.example.com A\ndual.example.com AAAA\n", 5000)?;
+    // The last one is not usual.
+    let queries = "www.example.com A\ndual.example.com AAAA\nwww.example.com TXT\n";
+    let dnsperf = load::start(&site, queries, 5000)?;
     for round in 0..4 {
         if round % 2 == 0 {
             site.daemon.terminate(BOUND)?;

@@ -33,9 +33,16 @@ fn the_verifier_has_little_to_do() {
     for model in [usual, most] {
         let addresses = model.settings.listen.len();
         let mut lab = lab::Lab::unpublished(model);
-        let info = lab.plane.program().expect("program").info().expect("info");
-        let processed = info.verified_instruction_count();
-        println!("{processed:?} instructions processed with {addresses} addresses");
-        assert!(processed.is_none_or(|processed| processed < 333_000));
+        let usual = lab.plane.program().expect("program").info();
+        let rest = lab.plane.rest_program().expect("program").info();
+        for info in [usual, rest] {
+            let info = info.expect("info");
+            let processed = info.verified_instruction_count();
+            println!(
+                "{}: {processed:?} instructions processed with {addresses} addresses",
+                info.name_as_str().unwrap_or_default()
+            );
+            assert!(processed.is_none_or(|processed| processed < 333_000));
+        }
     }
 }

@@ -302,9 +302,15 @@ impl Sets {
             .expect("loaded for every case")
     }
 
-    /// What the kernel says about our program.
-    pub(crate) fn program_info(&mut self) -> Result<ProgramInfo> {
-        ProgramInfo::new(self.0[0].plane.program()?)
+    /// What the kernel says about our programs, with the most names.
+    pub(crate) fn program_info(&mut self) -> Result<[ProgramInfo; 2]> {
+        let sets = self.0.iter_mut();
+        let set = sets.max_by_key(|set| set.names.names);
+        let plane = &mut set.context("no case")?.plane;
+        Ok([
+            ProgramInfo::new(plane.program()?)?,
+            ProgramInfo::new(plane.rest_program()?)?,
+        ])
     }
 }
 

@@ -222,8 +222,10 @@ impl Textbook {
 }
 
 /// What the kernel says about a program.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[derive(Clone, Debug)]
 pub(crate) struct ProgramInfo {
+    /// Its name.
+    pub name: String,
     /// Instructions that the verifier went through; the limit is a million.
     pub verified_instructions: Option<u32>,
     /// Octets of machine code.
@@ -235,6 +237,7 @@ impl ProgramInfo {
     pub(crate) fn new(program: &Xdp) -> Result<Self> {
         let info = program.info()?;
         Ok(Self {
+            name: info.name_as_str().unwrap_or_default().to_owned(),
             verified_instructions: info.verified_instruction_count(),
             jited_octets: info.size_jitted(),
         })

@@ -105,7 +105,7 @@ fn chart(effort: Effort, measured: &[Measured]) -> Chart {
 }
 
 /// All of it as a table.
-pub(crate) fn table(effort: Effort, program: ProgramInfo, measured: &[Measured]) -> Table {
+pub(crate) fn table(effort: Effort, programs: [ProgramInfo; 2], measured: &[Measured]) -> Table {
     let Effort {
         rounds, packets, ..
     } = effort;
@@ -154,13 +154,15 @@ pub(crate) fn table(effort: Effort, program: ProgramInfo, measured: &[Measured])
         "–: the textbook program answers A over untagged IPv4 only and minds upper and lower \
          case; where the answer is XDP_PASS there is nothing to compare.",
     );
-    let verified = program.verified_instructions.map_or_else(
-        || "(unknown to this kernel)".to_owned(),
-        |count| format!("{count} of 1000000"),
-    );
-    table.note(format!(
-        "failover: {verified} instructions verified, {} octets of machine code.",
-        program.jited_octets
-    ));
+    for program in programs {
+        let verified = program.verified_instructions.map_or_else(
+            || "(unknown to this kernel)".to_owned(),
+            |count| format!("{count} of 1000000"),
+        );
+        table.note(format!(
+            "{}: {verified} instructions verified, {} octets of machine code.",
+            program.name, program.jited_octets
+        ));
+    }
     table
 }
