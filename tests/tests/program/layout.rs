@@ -74,6 +74,43 @@ fn names_of_every_length() {
 
 /// The program answers the usual query on a way of its own. A tag makes a query unusual: both ways
 /// must say the same, turn by turn.
+fn both_ways_say_the_same(lab: impl Fn() -> Lab, queries: impl Iterator<Item = Dns>) {
+    let (usual, general) = (lab(), lab());
+    let ask = |lab: &Lab, frame: &Frame| {
+        let query = frame.bytes();
+        match lab.run(&query) {
+            (TX, reply) => check_frame(&query, &reply).1.to_vec(),
+            _ => panic!("{:?}: {frame:?}", lab.reasons()),
+        }
+    };
+    for dns in queries {
+        for frame in [Frame::v4(dns.bytes()), Frame::v6(dns.bytes())] {
+            let mut tagged = frame.clone();
+            tagged.tags = vec![[0x81, 0, 0, 7]];
+            for turn in 0..3 {
+                assert_eq!(
+                    ask(&usual, &frame),
+                    ask(&general, &tagged),
+                    "{frame:?}, turn {turn}"
+                );
+            }
+        }
+    }
+}
+
+/// A question without EDNS, with it, and with DO.
+fn with_and_without_edns(dns: Dns) -> impl Iterator<Item = Dns> {
+    [None, Some(0), Some(0x8000)].into_iter().map(move |edns| {
+        let mut dns = dns.clone();
+        dns.counts[3] = u16::from(edns.is_some());
+        dns.edns = edns.map(|flags| Opt {
+            flags,
+            ..Opt::new(1232)
+        });
+        dns
+    })
+}
+
 #[test]
 fn the_usual_way_answers_as_the_general_one() {
     if !privileged() {
@@ -106,41 +143,77 @@ fn the_usual_way_answers_as_the_general_one() {
         }
         Lab::new(model, &answers)
     };
-    let (usual, general) = (lab(), lab());
-    let ask = |lab: &Lab, frame: &Frame| {
-        let query = frame.bytes();
+    let queries = lengths.clone().flat_map(|len| {
+        [A, AAAA].into_iter().flat_map(move |qtype| {
+            let mut dns = Dns::new("", qtype);
+            dns.id = len as u16 * 257;
+            dns.qname = name_of_len(len);
+            dns.qname
+                .iter_mut()
+                .skip(len % 2)
+                .step_by(2)
+                .for_each(u8::make_ascii_uppercase);
+            with_and_without_edns(dns)
+        })
+    });
+    both_ways_say_the_same(lab, queries);
+}
+
+/// Tails of each number of chunks.
+#[test]
+fn the_usual_way_answers_with_every_number_of_name_servers() {
+    if !privileged() {
+        return;
+    }
+    stay_on_one_cpu();
+    let servers: Vec<_> = (1..=6)
+        .map(|number| {
+            (
+                format!("ns{number}.example.com"),
+                format!("192.0.2.{number}"),
+            )
+        })
+        .collect();
+    for count in 0..=servers.len() {
+        let servers = servers[..count].iter();
+        let servers: Vec<_> = servers
+            .map(|(name, address)| (name.as_str(), address.as_str()))
+            .collect();
+        let lab = || {
+            let mut model = model();
+            model.zones = vec![zone("example.com", &servers)];
+            add_service(&mut model, "www.example.com");
+            Lab::new(model, &[addresses(&["10.0.0.1", "2001:db8::1"])])
+        };
+        let queries = [A, AAAA].into_iter();
+        let queries =
+            queries.flat_map(|qtype| with_and_without_edns(Dns::new("www.example.com", qtype)));
+        both_ways_say_the_same(lab, queries);
+    }
+}
+
+/// The hash of names leaves out what tells small letters from capital ones.
+#[test]
+fn the_bit_that_makes_letters_capital_matters_in_all_other_octets() {
+    if !privileged() {
+        return;
+    }
+    let name = "a-1.x_2.example.com";
+    let lab = Lab::one(name, &addresses(&["192.0.2.1"]));
+    let dns = Dns::new(name, A);
+    for place in 0..dns.qname.len() {
+        let mut other = dns.clone();
+        other.qname[place] ^= 0x20;
+        let query = Frame::v4(other.bytes()).bytes();
         match lab.run(&query) {
-            (TX, reply) => check_frame(&query, &reply).1.to_vec(),
-            _ => panic!("{:?}: {frame:?}", lab.reasons()),
-        }
-    };
-    for len in lengths.clone() {
-        for qtype in [A, AAAA] {
-            for edns in [None, Some(0), Some(0x8000)] {
-                let mut dns = Dns::new("", qtype);
-                dns.id = len as u16 * 257;
-                dns.qname = name_of_len(len);
-                dns.qname
-                    .iter_mut()
-                    .skip(len % 2)
-                    .step_by(2)
-                    .for_each(u8::make_ascii_uppercase);
-                dns.counts[3] = u16::from(edns.is_some());
-                dns.edns = edns.map(|flags| Opt {
-                    flags,
-                    ..Opt::new(1232)
-                });
-                for frame in [Frame::v4(dns.bytes()), Frame::v6(dns.bytes())] {
-                    let mut tagged = frame.clone();
-                    tagged.tags = vec![[0x81, 0, 0, 7]];
-                    for turn in 0..3 {
-                        assert_eq!(
-                            ask(&usual, &frame),
-                            ask(&general, &tagged),
-                            "{len} {qtype} {edns:?} {turn}"
-                        );
-                    }
-                }
+            (TX, reply) => {
+                let found = check_reply(&query, &reply).addresses();
+                let want = dns.qname[place].is_ascii_alphabetic();
+                assert_eq!(!found.is_empty(), want, "{place}");
+            }
+            (_, after) => {
+                assert!(!dns.qname[place].is_ascii_alphabetic(), "{place}");
+                assert_eq!(after, query, "{place}");
             }
         }
     }
