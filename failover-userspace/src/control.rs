@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use rustix::fs::Mode;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
@@ -86,11 +87,22 @@ impl Drop for File {
     }
 }
 
+/// Listens at a path, with no more than these permissions at any time: the file has those of the socket
+/// that it is made for, less what the umask takes.
+fn listen(path: &Path, mode: u32) -> io::Result<StdListener> {
+    /// Connections that may wait, as in the standard library.
+    const BACKLOG: i32 = 128;
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(mode))?;
+    net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
 impl Socket {
     /// Binds the socket at `path`, for its owner and group, or for everybody if `access` gives
     /// anything to others. Makes the directory, and replaces the socket of a daemon that is dead.
-    ///
-    /// Sets the process's umask for a moment: call it while there is one thread.
     ///
     /// # Errors
     ///
@@ -113,13 +125,10 @@ impl Socket {
             Err(error) => return Err(error).with_context(|| format!("look at {shown}")),
         }
         warn_if_closed(path, access);
-        let mask = Mode::from_raw_mode(0o777 & !mode(access));
-        let before = rustix::process::umask(mask);
-        let bound = StdListener::bind(path);
-        rustix::process::umask(before);
-        let listener = bound.with_context(|| format!("bind {shown}"))?;
+        let listener = listen(path, mode(access)).with_context(|| format!("bind {shown}"))?;
         let file = File(path.to_path_buf());
-        listener.set_nonblocking(true)?;
+        fs::set_permissions(path, Permissions::from_mode(mode(access)))
+            .with_context(|| format!("permissions of {shown}"))?;
         Ok(Self { listener, file })
     }
 
