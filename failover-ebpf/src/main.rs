@@ -3,7 +3,8 @@
 //! A packet goes through [`frame`] (Ethernet, IP, UDP), [`query`] (DNS header, question,
 //! OPT), [`lookup`] (name, service, answer) and [`reply`] (the one place that changes a
 //! packet), unless [`usual`] has answered it already. Each of them fails with the [`Counter`] that names
-//! the reason; this file alone turns results into verdicts. [`maps`] holds every map and the rule of their concurrency.
+//! the reason; this file alone turns results into verdicts. [`maps`] holds every map and the rule of
+//! their concurrency.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]

@@ -143,11 +143,11 @@ pub(crate) fn additional_count(word: u64, additional: u16) -> Option<u16> {
     // QR, opcode and TC clear; QDCOUNT 1, ANCOUNT and NSCOUNT 0.
     const MASK: u64 = u64::from_le_bytes([0xfa, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]);
     const WANT: u64 = u64::from_le_bytes([0, 0, 0, 1, 0, 0, 0, 0]);
+    const NONE: u16 = 0u16.to_be();
+    const ONE: u16 = 1u16.to_be();
     if word.to_le() & MASK != WANT {
         return None;
     }
-    const NONE: u16 = 0u16.to_be();
-    const ONE: u16 = 1u16.to_be();
     match additional {
         NONE => Some(0),
         ONE => Some(1),

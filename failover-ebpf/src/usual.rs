@@ -298,7 +298,7 @@ fn parse<N: Usual, const OPT: usize>(packet: Window) -> Option<(Query, u32)> {
     if more > LONGEST_NAME - SHORTEST_NAME {
         return None;
     }
-    // Older verifiers do not know that of what has been on the stack meanwhile.
+    // Older verifiers forget what a number that lies on the stack was compared with.
     let name_len = bounded::<NAME_LIMIT>(SHORTEST_NAME + more);
     let end = packet.behind(name_len, question::<N>(), TYPE_CLASS_LEN + OPT)?;
     let mask = NAME_MASK.as_ptr().wrapping_add(name_len);
