@@ -134,7 +134,8 @@ pub struct NameSlot {
     pub tail: u32,
     /// Of a name of up to [`NameSlot::INLINE`] octets, the folded sum of what all replies with
     /// addresses of its service have in common: the name, as it is here, the whole tail, how many
-    /// records the header says that there are in authority and additional section, and the protocol. Without OPT; with OPT; with OPT and DO.
+    /// records the header says that there are in authority and additional section, and the protocol.
+    /// Without OPT; with OPT; with OPT and DO.
     pub sums: [u16; 3],
     /// Zero.
     pub reserved: u16,
@@ -160,7 +161,7 @@ impl NameSlot {
     };
 }
 
-/// Where a name is looked for: one of two slots, of which memory delivers both at once.
+/// Where a name is looked for: one of two slots, which are cache lines side by side.
 ///
 /// The first [`crate::settings::Settings::name_homes`] buckets are found by hash; the others hold
 /// what finds both slots taken, chained by `next`.

@@ -29,6 +29,5 @@ pub mod layout;
 pub mod question;
 pub mod settings;
 
-/// Version of the map layout. It is part of every pin path, so that objects of another
-/// layout are replaced and never reinterpreted.
+/// Version of the map layout, for who looks into the maps: it stands in [`layout::State`].
 pub const LAYOUT_VERSION: u32 = 5;

@@ -69,8 +69,9 @@ pub const fn multipliers(seed: u64) -> Multipliers {
 /// it is written.
 ///
 /// Not keyed against attackers: only names of the configuration are ever inserted, so that
-/// a query can at worst miss.
-#[derive(Clone, Copy, Debug, Default)]
+/// a query can at worst miss. Of names that are told apart by the bit of case in an octet that is no
+/// letter only one may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NameHash(u64);
 
 impl NameHash {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use domain::base::iana::Rtype;
 use failover_common::layout::Node;
+use failover_common::question;
 
 use super::lookup::{Place, Zones, wildcard};
 use super::query::{HEADER_LEN, Query, Question, Soundness};
@@ -108,6 +109,7 @@ impl Authority {
             authority: self,
             wildcards: HashSet::new(),
             odd: HashSet::new(),
+            twins: HashSet::new(),
             seen: HashSet::new(),
             replies: 0,
             directory: Directory {
@@ -193,6 +195,8 @@ struct Maker<'a> {
     wildcards: HashSet<&'a [u8]>,
     /// Names with a name below them that the program cannot hold.
     odd: HashSet<&'a [u8]>,
+    /// See [`twins`].
+    twins: HashSet<&'a [u8]>,
     seen: HashSet<Bytes>,
     /// How many static replies there are.
     replies: usize,
@@ -207,22 +211,34 @@ impl<'a> Maker<'a> {
     /// Looks for names that say something about those above them.
     fn survey(&mut self) {
         let zones = self.zones();
-        let records = zones.all().flat_map(|(_, zone)| zone.records.names());
-        for name in records.chain(zones.overlaid()) {
+        let names = || {
+            let records = zones.all().flat_map(|(_, zone)| zone.records.names());
+            records.chain(zones.overlaid()).map(|name| &name[..])
+        };
+        let apexes = zones.all().map(|(_, zone)| zone.name.as_slice());
+        self.twins = twins(names().chain(apexes.flat_map(suffixes)));
+        for name in names() {
             let parent = suffixes(name).nth(1).unwrap_or_default();
             if name.starts_with(b"\x01*") {
                 self.wildcards.insert(parent);
             }
-            if is_odd(name) {
+            if self.is_odd(name) {
                 self.odd.insert(parent);
             }
         }
     }
 
+    /// Whether the program cannot hold a name: it takes zero octets for the end of a name, and cannot
+    /// tell twins apart.
+    fn is_odd(&self, name: &[u8]) -> bool {
+        let is_twin = || suffixes(name).any(|suffix| self.twins.contains(suffix));
+        name.iter().rev().skip(1).any(|octet| *octet == 0) || !self.twins.is_empty() && is_twin()
+    }
+
     /// Adds a name of a zone, if that zone answers for it.
     fn add(&mut self, id: ZoneId, zone: &'a Zone, octets: &Bytes) {
         let zones = self.zones();
-        if is_odd(octets) || self.seen.contains(octets) {
+        if self.is_odd(octets) || self.seen.contains(octets) {
             return;
         }
         let Ok(name) = Name::from_octets(octets.clone()) else {
@@ -332,7 +348,8 @@ impl<'a> Maker<'a> {
         for (id, zone) in self.zones().all() {
             for ancestor in suffixes(zone.name.as_octets()).skip(1) {
                 let octets = Bytes::copy_from_slice(ancestor);
-                if ancestor.len() == 1 || !self.seen.insert(octets.clone()) {
+                if ancestor.len() == 1 || self.is_odd(ancestor) || !self.seen.insert(octets.clone())
+                {
                     continue;
                 }
                 self.directory
@@ -348,9 +365,22 @@ impl<'a> Maker<'a> {
     }
 }
 
-/// Whether the program cannot hold a name: it takes zero octets for the end of a name.
-fn is_odd(name: &[u8]) -> bool {
-    name.iter().rev().skip(1).any(|octet| *octet == 0)
+/// Of names that have the same hash, whatever its multipliers, all but one: the hash leaves out the bit
+/// of case in all octets, also in those that are no letters. Hardly any names are like that.
+fn twins<'a>(names: impl Iterator<Item = &'a [u8]>) -> HashSet<&'a [u8]> {
+    let multipliers = question::multipliers(0);
+    let mut hashed: Vec<_> = names
+        .filter_map(|name| {
+            let (words, used) = question::words(name)?;
+            Some((question::hash(&multipliers, &words[..used]), name))
+        })
+        .collect();
+    hashed.sort_unstable();
+    let pairs = hashed.array_windows();
+    pairs
+        .filter(|[(hash, name), (next_hash, next)]| hash == next_hash && name != next)
+        .map(|[_, (_, next)]| *next)
+        .collect()
 }
 
 /// Whether a reply has aliases and nothing else.

@@ -1,9 +1,10 @@
 //! The data plane: loads the XDP program, attaches it, and publishes answers to it.
 //!
-//! [`DataPlane`] is the one writer of the maps. Its parts: `tables` publishes snapshots,
-//! `services` says what services answer, `names` is the hash table of names, `pool` hands out slots, `grace` knows when readers
-//! have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces and `pins`
-//! beyond the daemon's end, `meters` counts, `log` follows what the program says. `succession` hands everything over to the next
+//! [`DataPlane`] is the one writer of the maps. Its parts: `tables` publishes snapshots, `services`
+//! says what services answer, `names` is the hash table of names, `pool` hands out slots, `grace` knows
+//! when readers have gone, `mapped` holds the memory, `attach` keeps the program on its interfaces and
+//! `pins` beyond the daemon's end, `rest` is where that program finds the one for what is not usual,
+//! `meters` counts, `log` follows what the program says. `succession` hands everything over to the next
 //! one, as its maps are made for one model.
 
 mod attach;

@@ -8,6 +8,51 @@ use crate::packet::{Dns, Frame, NXDOMAIN, check_reply};
 /// How many.
 const COUNT: usize = 20_000;
 
+/// The hash of names leaves out the bit of case in every octet: no multipliers tell these apart.
+#[test]
+fn names_of_one_hash() {
+    if !privileged() {
+        return;
+    }
+    let names = [
+        "a[1.example.com",
+        "a{1.example.com",
+        "b.a{1.example.com",
+        "b.a[1.example.com",
+        "a_1.example.com",
+        "a\\1271.example.com",
+        "c.example.com",
+    ];
+    let mut model = model();
+    let mut answers = vec![];
+    for (index, name) in names.iter().enumerate() {
+        add_service(&mut model, name);
+        answers.push(addresses(&[&format!("10.0.0.{index}")]));
+    }
+    let lab = Lab::new(model, &answers);
+    let mut answered = 0;
+    for (index, name) in names.iter().enumerate() {
+        let query = Frame::v4(Dns::new(name, 1).bytes()).bytes();
+        match lab.run(&query) {
+            (TX, reply) => {
+                let want = [ip(&format!("10.0.0.{index}"))];
+                assert_eq!(check_reply(&query, &reply).addresses(), want, "{name}");
+                answered += 1;
+            }
+            (_, after) => assert_eq!(after, query, "{name}"),
+        }
+    }
+    // One of each two, and those that are alone.
+    assert_eq!(answered, 4);
+    // What is below a name that is not in the table is not denied.
+    for name in ["x.a[1.example.com", "x.a{1.example.com"] {
+        let query = Frame::v4(Dns::new(name, 1).bytes()).bytes();
+        if let (TX, reply) = lab.run(&query) {
+            assert_eq!(check_reply(&query, &reply).flags & 0xf, NXDOMAIN, "{name}");
+        }
+    }
+}
+
 /// A model of `count` services, each with the answer that belongs to its number.
 pub(crate) fn crowd(count: usize) -> Lab {
     let mut model = model();
