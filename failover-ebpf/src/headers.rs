@@ -10,6 +10,8 @@ use crate::{
 
 /// TTL and hop limit of replies.
 const TTL: u8 = 64;
+/// TTL and protocol of replies over IPv4, as they lie in the packet.
+const TTL_PROTOCOL: u16 = u16::from_ne_bytes([TTL, UDP]);
 /// RD in the flags of a header, as they lie in the packet.
 const RD: u16 = 0x0100u16.to_be();
 
@@ -25,7 +27,7 @@ pub(crate) fn ethernet(start: u64, end: u64) -> (u64, u64) {
 
 /// Two words as one: the processor has fewer stores to make.
 #[inline(always)]
-pub(crate) const fn joined(first: u32, second: u32) -> u64 {
+const fn joined(first: u32, second: u32) -> u64 {
     (first.to_le() as u64 | (second.to_le() as u64) << 32).to_le()
 }
 
@@ -83,7 +85,6 @@ impl Network for V4 {
 
     #[inline(always)]
     unsafe fn turn(from: *const u8, to: *mut u8, udp_len: u16) -> u64 {
-        const TTL_PROTOCOL: u16 = u16::from_ne_bytes([TTL, UDP]);
         // Version and type of service; identification and fragment.
         let start = read!(from, 0, u16);
         let total_len = (udp_len + IPV4_LEN as u16).to_be();
@@ -103,7 +104,6 @@ impl Network for V4 {
     unsafe fn turn_frame(from: *const u8, to: *mut u8, udp_len: u16, growth: usize) -> u64 {
         /// A multiple of 65535, which in ones' complement is 0.
         const NOTHING: u64 = 0xffff * 0x1_0002;
-        const TTL_PROTOCOL: u16 = u16::from_ne_bytes([TTL, UDP]);
         // SAFETY: the caller's.
         unsafe { turn_ethernet(from, to, ETH_P_IP) };
         // From the version on to the fragment.

@@ -424,7 +424,8 @@ fn copy_words<const WORDS: usize>(
 /// The first `len` octets of a tail.
 #[inline(always)]
 fn write_tail(ctx: &XdpContext, noise: Noise, at: usize, tail: &Tail, len: usize) -> Option<()> {
-    let start = TAIL_LEN.checked_sub(usize::from(tail.header.len))?;
+    // Of one that is too large nothing is copied.
+    let start = TAIL_LEN.saturating_sub(usize::from(tail.header.len));
     let start = noise.bound::<0x1ff>(start);
     let chunks_end = noise.bound::<0x1e0>(len & !31);
     let mut done = 0;
