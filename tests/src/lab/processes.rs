@@ -4,19 +4,27 @@
 //! in: an id that the kernel has given to somebody else is left alone.
 
 use std::fs::{self, File};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::retry_on_intr;
+use rustix::process::{
+    Pid, PidfdFlags, Signal, WaitOptions, pidfd_open, pidfd_send_signal, waitpid,
+};
+use rustix::time::Timespec;
 use serde::{Deserialize, Serialize};
 
 use super::{Handle, Host};
 
 /// How long a process may take to stop before it is killed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Timespec = Timespec {
+    tv_sec: 5,
+    tv_nsec: 0,
+};
 
 /// When a process started, in clock ticks since boot; with its id it names it for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -80,32 +88,61 @@ pub(super) fn spawn(lab: &Handle, name: &str, host: Host, command: &mut Command)
 
 /// The id of a process of the lab, if it runs.
 pub(super) fn running(lab: &Handle, name: &str) -> Option<u32> {
+    let (pid, host) = recorded(lab, name)?;
+    lab.netns(host).contains(pid).then_some(pid)
+}
+
+fn recorded(lab: &Handle, name: &str) -> Option<(u32, Host)> {
     let record = fs::read_to_string(file(lab, name)).ok()?;
     let (pid, host) = record.split_once(' ')?;
-    let pid = pid.parse().ok()?;
-    lab.netns(host.parse().ok()?).contains(pid).then_some(pid)
+    Some((pid.parse().ok()?, host.parse().ok()?))
 }
 
 /// Stops a process of the lab and waits for its end; returns whether it ran.
 pub(super) fn stop(lab: &Handle, name: &str, how: Stop) -> Result<bool> {
-    let ran = match running(lab, name) {
-        Some(pid) => {
-            let kind = if how == Stop::Kill {
-                Signal::KILL
-            } else {
-                Signal::TERM
-            };
-            if !signal_and_wait(lab, name, pid, kind)?
-                && !signal_and_wait(lab, name, pid, Signal::KILL)?
-            {
-                bail!("{name} (process {pid}) does not end");
-            }
-            true
+    let process = Process::running(lab, name);
+    if let Some(process) = &process {
+        let signal = match how {
+            Stop::Politely => Signal::TERM,
+            Stop::Kill => Signal::KILL,
+        };
+        if !process.signal_and_wait(signal)? && !process.signal_and_wait(Signal::KILL)? {
+            bail!("{name} (process {}) does not end", process.pid);
         }
-        None => false,
-    };
+    }
     fs::remove_file(file(lab, name)).ok();
-    Ok(ran)
+    Ok(process.is_some())
+}
+
+/// A running process of the lab, held so that its id is not given to another one unnoticed.
+struct Process {
+    pid: Pid,
+    fd: OwnedFd,
+}
+
+impl Process {
+    fn running(lab: &Handle, name: &str) -> Option<Self> {
+        let (id, host) = recorded(lab, name)?;
+        let pid = Pid::from_raw(id.try_into().ok()?)?;
+        let fd = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Only now, so that what is inside is what we hold.
+        lab.netns(host).contains(id).then_some(Self { pid, fd })
+    }
+
+    /// Whether the process was gone in time, and with it its sockets: a process leaves its
+    /// namespace before it closes them, so that says nothing yet.
+    fn signal_and_wait(&self, signal: Signal) -> Result<bool> {
+        // It may have ended by itself a moment ago.
+        pidfd_send_signal(&self.fd, signal).ok();
+        let mut ended = [PollFd::new(&self.fd, PollFlags::IN)];
+        let ready = retry_on_intr(|| poll(&mut ended, Some(&PATIENCE)));
+        if ready.context("cannot wait for a process")? == 0 {
+            return Ok(false);
+        }
+        // Where it is a child of ours, leave no zombie behind.
+        waitpid(Some(self.pid), WaitOptions::NOHANG).ok();
+        Ok(true)
+    }
 }
 
 /// The names of all recorded processes.
@@ -117,26 +154,6 @@ pub(super) fn names(lab: &Handle) -> Vec<String> {
     entries
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect()
-}
-
-/// Whether the process was gone in time.
-fn signal_and_wait(lab: &Handle, name: &str, pid: u32, signal: Signal) -> Result<bool> {
-    let id = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .context("not a process id")?;
-    // It may have ended by itself a moment ago.
-    kill_process(id, signal).ok();
-    let deadline = Instant::now() + PATIENCE;
-    while running(lab, name) == Some(pid) {
-        if Instant::now() > deadline {
-            return Ok(false);
-        }
-        thread::sleep(Duration::from_millis(2));
-    }
-    // Where it is a child of ours, leave no zombie behind.
-    waitpid(Some(id), WaitOptions::NOHANG).ok();
-    Ok(true)
 }
 
 fn file(lab: &Handle, name: &str) -> PathBuf {
