@@ -3,10 +3,13 @@
 use std::ffi::OsString;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
+use std::{fs, iter};
 
 use anyhow::Result;
-use failover_tests::lab::{Host, Lab, LinkState, Purpose, Server, Wan};
+use failover_tests::lab::{Host, Lab, LinkState, Purpose, Server, Wan, clean_stale};
 use failover_tests::privileged;
 
 /// Connecting from a host of the lab.
@@ -127,5 +130,46 @@ fn nothing_is_left_behind() -> Result<()> {
     assert!(dir.exists() && netns.iter().all(|path| path.exists()));
     drop(lab);
     assert!(!dir.exists() && netns.iter().all(|path| !path.exists()));
+    Ok(())
+}
+
+/// What a killed process left behind is found by all tests that start next.
+#[test]
+fn many_clean_up_at_once() -> Result<()> {
+    if !privileged() {
+        return Ok(());
+    }
+    const CLEANERS: usize = 8;
+    let lab = start()?;
+    let record = lab.dir().join("lab.json");
+    let mut orphan: serde_json::Value = serde_json::from_slice(&fs::read(&record)?)?;
+    // No process of today started with the kernel.
+    orphan["started"] = 0.into();
+    fs::write(&record, orphan.to_string())?;
+
+    let barrier = Barrier::new(CLEANERS);
+    let clean = || {
+        barrier.wait();
+        let cleaned = clean_stale();
+        // Whoever cleaned it up: it is gone for all of them.
+        assert!(!lab.dir().exists());
+        cleaned
+    };
+    let cleaned: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = iter::repeat_with(|| scope.spawn(clean))
+            .take(CLEANERS)
+            .collect();
+        threads.into_iter().map(|thread| thread.join()).collect()
+    });
+    let mut times = 0;
+    for cleaned in cleaned {
+        let ids = cleaned.expect("cleaning up does not panic")?;
+        times += ids.iter().filter(|id| *id == lab.id()).count();
+    }
+    // Or once by another test that starts meanwhile.
+    assert!(times <= 1, "cleaned up {times} times");
+    for host in Host::ALL {
+        assert!(!lab.netns(host).path().exists(), "{host}");
+    }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! Taking labs down: on drop, on signals, and those that a killed process left behind.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::exit;
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
@@ -66,12 +67,24 @@ fn start_signal_thread() -> Result<()> {
 
 /// Takes down labs whose owner is dead; returns their ids.
 ///
+/// One at a time, over threads and processes: each test calls it first, and what a killed
+/// process left behind is found by several of them at once.
+///
 /// # Errors
 ///
 /// When one cannot be taken down.
 pub fn clean_stale() -> Result<Vec<String>> {
+    let run_dir = match File::open(RUN_DIR) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        opened => opened.with_context(|| format!("cannot open {RUN_DIR}"))?,
+    };
+    // Given back when the file is closed, also by the end of the process.
+    run_dir
+        .lock()
+        .with_context(|| format!("cannot lock {RUN_DIR}"))?;
+
     let mut cleaned = Vec::new();
-    for entry in fs::read_dir(RUN_DIR).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(RUN_DIR)?.flatten() {
         let Ok(id) = entry.file_name().into_string() else {
             continue;
         };
@@ -128,7 +141,7 @@ fn remove_namespaces(id: &str) -> Result<()> {
 
 fn remove_dir(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("cannot remove {}", dir.display()))
         }
         _ => Ok(()),
