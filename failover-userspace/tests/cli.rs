@@ -12,12 +12,20 @@ struct Run {
 }
 
 fn failover(arguments: &[&str]) -> Run {
-    let output = Command::new(env!("CARGO_BIN_EXE_failover"))
+    run(&mut command(arguments))
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_failover"));
+    command
         .args(arguments)
         .env_remove("FAILOVER_LOG")
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the binary runs");
+        .env_remove("RUST_LOG");
+    command
+}
+
+fn run(command: &mut Command) -> Run {
+    let output = command.output().expect("the binary runs");
     Run {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8(output.stdout).expect("UTF-8"),
@@ -42,6 +50,21 @@ fn configuration(dir: &Path, edit: impl Fn(String) -> String) -> PathBuf {
     let file = dir.join("failover.toml");
     fs::write(&file, edit(text.replace("[server]\n", places))).expect("written");
     file
+}
+
+#[test]
+fn log_filter_is_understood_or_refused() {
+    let mut command = command(&["run", "-c", "/nonexistent/failover.toml"]);
+    for bad in ["failover=loud", "a=b=c"] {
+        let run = run(command.env("FAILOVER_LOG", bad));
+        let told = format!("failover: FAILOVER_LOG={bad}: ");
+        assert!(run.code == 1 && run.err.starts_with(&told), "{}", run.err);
+    }
+    for good in ["", "debug", "failover::probe=trace,hyper=off,warn"] {
+        let run = run(command.env("FAILOVER_LOG", good));
+        let told = "failover: there is no configuration";
+        assert!(run.err.starts_with(told), "{}", run.err);
+    }
 }
 
 #[test]

@@ -6,12 +6,14 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Starts the log, as `FAILOVER_LOG` or else `RUST_LOG` says; `info` by default.
 pub(super) fn init() -> Result<()> {
@@ -22,20 +24,20 @@ pub(super) fn init() -> Result<()> {
         ))
     });
     let filter = match filter {
-        Some((name, filter)) => {
-            EnvFilter::try_new(&filter).with_context(|| format!("{name}={filter}"))?
-        }
-        None => EnvFilter::new("info"),
+        Some((name, filter)) => filter
+            .parse()
+            .map_err(|error| anyhow!("{name}={filter}: {error}"))?,
+        None => Targets::new().with_default(Level::INFO),
     };
     let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_max_level(Level::TRACE)
         .with_writer(io::stderr);
     let started = if to_journal() {
-        log.with_ansi(false)
-            .event_format(Journal::default())
-            .try_init()
+        let log = log.with_ansi(false).event_format(Journal::default());
+        log.finish().with(filter).try_init()
     } else {
-        log.with_ansi(io::stderr().is_terminal()).try_init()
+        let log = log.with_ansi(io::stderr().is_terminal());
+        log.finish().with(filter).try_init()
     };
     started.map_err(|error| anyhow!(error))
 }
