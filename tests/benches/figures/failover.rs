@@ -4,8 +4,10 @@
 //! milliseconds; the clock runs from the start of the fault to the first reply with the new
 //! addresses. What it takes to kill a process or to run `ip` or `failover set` is in the figure.
 //! The faults take turns, and begin at moments that are spread over the interval of the probes.
+//! Nearly all of it is waiting, so several labs do it side by side.
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use failover_tests::charts::{Bar, Chart, Scale};
 use failover_tests::dns::Client;
 use failover_tests::figures::{Cell, Quartiles, Table};
 use failover_tests::lab::topology::{NS1, NS2};
-use failover_tests::lab::{Config, Daemon, Handle, Host, LinkState, Server, Wan};
+use failover_tests::lab::{Config, Daemon, Handle, Host, Lab, LinkState, Server, Wan};
 use failover_tests::reference::{NAME, OFFSITE, WAN1, WAN2};
 
 use crate::{Context, publication};
@@ -32,6 +34,8 @@ struct Settings {
     fastinter: Duration,
     timeout: Duration,
     fall: u32,
+    /// How many labs share the repetitions.
+    labs: u32,
 }
 
 const SETTINGS: [Settings; 2] = [
@@ -42,6 +46,7 @@ const SETTINGS: [Settings; 2] = [
         fastinter: Duration::from_millis(200),
         timeout: Duration::from_millis(500),
         fall: 3,
+        labs: 2,
     },
     Settings {
         name: "fast",
@@ -50,6 +55,7 @@ const SETTINGS: [Settings; 2] = [
         fastinter: Duration::from_millis(100),
         timeout: Duration::from_millis(100),
         fall: 2,
+        labs: 1,
     },
 ];
 
@@ -57,16 +63,18 @@ const SETTINGS: [Settings; 2] = [
 struct Fault {
     name: &'static str,
     kind: Kind,
-    strike: fn(&Scene<'_>) -> Result<()>,
-    repair: fn(&Scene<'_>) -> Result<()>,
+    strike: fn(&Handle, &Daemon) -> Result<()>,
+    repair: fn(&Handle, &Daemon) -> Result<()>,
     server: IpAddr,
     answer: &'static [IpAddr],
 }
 
-/// Where faults happen.
-struct Scene<'a> {
-    lab: &'a Handle,
-    daemon: &'a Daemon,
+/// Where faults happen: a lab with its daemon, and who asks it.
+struct Scene {
+    daemon: Daemon,
+    client: Client,
+    /// Taken down last.
+    lab: Lab,
 }
 
 /// How the daemon learns of a fault.
@@ -84,43 +92,40 @@ const FAULTS: [Fault; 4] = [
     Fault {
         name: "port refused",
         kind: Kind::Refused,
-        strike: |scene| scene.lab.kill(Server::WebA),
-        repair: |scene| scene.lab.revive(Server::WebA),
+        strike: |lab, _| lab.kill(Server::WebA),
+        repair: |lab, _| lab.revive(Server::WebA),
         server: NS1,
         answer: &[OFFSITE],
     },
     Fault {
         name: "black hole",
         kind: Kind::TimedOut,
-        strike: |scene| scene.lab.black_hole(Server::WebA),
-        repair: |scene| scene.lab.revive(Server::WebA),
+        strike: |lab, _| lab.black_hole(Server::WebA),
+        repair: |lab, _| lab.revive(Server::WebA),
         server: NS1,
         answer: &[OFFSITE],
     },
     Fault {
         name: "carrier lost",
         kind: Kind::Told,
-        strike: |scene| scene.lab.set_link(Wan::Wan1, LinkState::Down),
-        repair: |scene| scene.lab.set_link(Wan::Wan1, LinkState::Up),
+        strike: |lab, _| lab.set_link(Wan::Wan1, LinkState::Down),
+        repair: |lab, _| lab.set_link(Wan::Wan1, LinkState::Up),
         server: NS2,
         answer: &[WAN2],
     },
     Fault {
         name: "forced state",
         kind: Kind::Told,
-        strike: |scene| scene.set("down"),
-        repair: |scene| scene.set("auto"),
+        strike: |_, daemon| set(daemon, "down"),
+        repair: |_, daemon| set(daemon, "auto"),
         server: NS1,
         answer: &[OFFSITE],
     },
 ];
 
-impl Scene<'_> {
-    /// `failover set` for web-a.
-    fn set(&self, state: &str) -> Result<()> {
-        let set = self.daemon.query(&["set", "www/web-a", state]);
-        set.map(drop)
-    }
+/// `failover set` for web-a.
+fn set(daemon: &Daemon, state: &str) -> Result<()> {
+    daemon.query(&["set", "www/web-a", state]).map(drop)
 }
 
 impl Settings {
@@ -169,8 +174,8 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
         ],
     );
     table.chart(chart(repetitions));
-    for settings in &SETTINGS {
-        for (fault, times) in FAULTS.iter().zip(measure(context, settings, repetitions)?) {
+    for (settings, times) in SETTINGS.iter().zip(measure(context, repetitions)?) {
+        for (fault, times) in FAULTS.iter().zip(times) {
             let (gone, back) = (quartiles(&times.gone), quartiles(&times.back));
             table.row([
                 Cell::text(fault.name),
@@ -198,7 +203,7 @@ pub(crate) fn run(context: &Context) -> Result<Vec<Table>> {
         "default: interval 1s, timeout 500ms, fastinter 200ms, fall 3. fast: interval 100ms, \
          timeout 100ms, fall 2. The client asks every 2 ms and more often for the last row, whose \
          clock starts when the controller has a new verdict. Forced state: from the start of \
-         `failover set`.",
+         `failover set`. Two labs with the default settings and one with the fast ones, side by side.",
     );
     table.leave_out(
         "other name servers: of those that are compared with, only gdnsd checks the health of \
@@ -234,46 +239,90 @@ struct Times {
     back: Vec<Duration>,
 }
 
-/// The times of each fault.
-fn measure(context: &Context, settings: &Settings, repetitions: u32) -> Result<Vec<Times>> {
-    let lab = context.lab(&[Server::WebB])?;
-    lab.configure(&Config {
-        check: settings.check.to_owned(),
-        ..Config::default()
-    })?;
-    let mut daemon = Daemon::start(&lab, &context.daemon("native"))?;
-    daemon.wait_for("first publication", BOUND, |status| {
-        let mut interfaces = status.interfaces.iter();
-        status.generation > 0 && interfaces.all(|interface| interface.xdp == "native")
-    })?;
-    let both = [WAN1, WAN2].into();
-    let mut client = Client::new(&lab.netns(Host::Client))?;
-    let scene = Scene {
-        lab: &lab,
-        daemon: &daemon,
+/// The times of each fault, for each of the settings.
+fn measure(context: &Context, repetitions: u32) -> Result<Vec<Vec<Times>>> {
+    context.progress("starting the labs");
+    let mut scenes = Vec::new();
+    for (index, settings) in SETTINGS.iter().enumerate() {
+        for first in 0..settings.labs {
+            scenes.push((index, first, Scene::start(context, settings)?));
+        }
+    }
+    let total = repetitions * SETTINGS.len() as u32;
+    let done = AtomicU32::new(0);
+    let play = |settings: &Settings, first: u32, scene: &mut Scene| {
+        let mut times = vec![Times::default(); FAULTS.len()];
+        for repetition in (first..repetitions).step_by(settings.labs as usize) {
+            scene.play(settings, repetition, &mut times)?;
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            context.progress(&format!("round {done} of {total}"));
+        }
+        anyhow::Ok(times)
     };
-    let mut times = vec![Times::default(); FAULTS.len()];
-    for repetition in 0..repetitions {
-        context.progress(&format!(
-            "{}: round {} of {repetitions}",
-            settings.name,
-            repetition + 1
-        ));
-        for (fault, times) in FAULTS.iter().zip(&mut times) {
+    thread::scope(|scope| {
+        let threads: Vec<_> = scenes
+            .iter_mut()
+            .map(|(index, first, scene)| {
+                let play = || play(&SETTINGS[*index], *first, scene);
+                (*index, scope.spawn(play))
+            })
+            .collect();
+        let mut all = vec![vec![Times::default(); FAULTS.len()]; SETTINGS.len()];
+        for (index, thread) in threads {
+            let times = thread.join().expect("measuring does not panic")?;
+            for (all, times) in all[index].iter_mut().zip(times) {
+                all.gone.extend(times.gone);
+                all.back.extend(times.back);
+            }
+        }
+        Ok(all)
+    })
+}
+
+impl Scene {
+    /// A lab of its own, with a daemon that answers.
+    fn start(context: &Context, settings: &Settings) -> Result<Self> {
+        let lab = context.lab(&[Server::WebB])?;
+        lab.configure(&Config {
+            check: settings.check.to_owned(),
+            ..Config::default()
+        })?;
+        let mut daemon = Daemon::start(&lab, &context.daemon("native"))?;
+        daemon.wait_for("first publication", BOUND, |status| {
+            let mut interfaces = status.interfaces.iter();
+            status.generation > 0 && interfaces.all(|interface| interface.xdp == "native")
+        })?;
+        let client = Client::new(&lab.netns(Host::Client))?;
+        Ok(Self {
+            daemon,
+            client,
+            lab,
+        })
+    }
+
+    /// Each fault once.
+    fn play(&mut self, settings: &Settings, repetition: u32, times: &mut [Times]) -> Result<()> {
+        let Self {
+            daemon,
+            client,
+            lab,
+        } = self;
+        let both = [WAN1, WAN2].into();
+        for (fault, times) in FAULTS.iter().zip(times) {
             let phase = (f64::from(repetition) * GOLDEN_RATIO).fract();
             // The verdict is no longer in doubt after two intervals.
             thread::sleep(settings.interval.mul_f64(phase) + settings.fastinter * 2);
             let answer = fault.answer.iter().copied().collect();
-            let mut time = |wanted, change: fn(&Scene<'_>) -> Result<()>| {
+            let mut time = |wanted, change: fn(&Handle, &Daemon) -> Result<()>| {
                 client
-                    .time_change(fault.server, NAME, wanted, BOUND, || change(&scene))
+                    .time_change(fault.server, NAME, wanted, BOUND, || change(lab, daemon))
                     .context(fault.name)
             };
             times.gone.push(time(&answer, fault.strike)?);
             times.back.push(time(&both, fault.repair)?);
         }
+        Ok(())
     }
-    Ok(times)
 }
 
 fn quartiles(times: &[Duration]) -> Option<Quartiles> {
