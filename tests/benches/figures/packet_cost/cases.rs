@@ -273,24 +273,20 @@ pub(crate) struct Set {
 }
 
 impl Sets {
-    /// Loads what the cases need.
-    pub(crate) fn load(cases: &[Case]) -> Result<Self> {
+    /// Loads what the cases need, after having said so.
+    pub(crate) fn load(cases: &[Case], say: impl Fn(NameSet)) -> Result<Self> {
         let mut sets: Vec<Set> = Vec::new();
         for case in cases {
             if sets.iter().any(|set| set.names == case.set) {
                 continue;
             }
-            eprint!(
-                "\rloading {} × {} octets …    ",
-                case.set.names, case.set.len
-            );
+            say(case.set);
             sets.push(Set {
                 names: case.set,
                 plane: case.set.publish()?,
                 textbook: Textbook::load(case.set.all(), case.set.names)?,
             });
         }
-        eprintln!();
         Ok(Self(sets))
     }
 

@@ -16,6 +16,8 @@
 //! the thread is divided by the packets. All programs take turns, case by case, round by
 //! round, in an order that rotates. A ratio is (ours − empty) / (other − empty) of one round;
 //! the table has the median over the rounds, and how far the middle half of them strays.
+//! After a part of the rounds everything is loaded anew: the same program costs a tenth more or
+//! less at other places in memory, and a million names a third.
 //! Before a case is timed, every program's replies to all its queries are looked at; after
 //! each measurement, our program's counters must say that it answered every packet.
 
@@ -39,6 +41,9 @@ const MOST_VERIFIED: usize = 2048;
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 struct Effort {
+    /// How often everything is loaded.
+    loads: usize,
+    /// Rounds with each load.
     rounds: usize,
     /// Packets of one measurement.
     packets: u32,
@@ -48,15 +53,21 @@ struct Effort {
 
 impl Effort {
     const FULL: Self = Self {
-        rounds: 15,
+        loads: 3,
+        rounds: 5,
         packets: 200_000,
         most_names: 1_000_000,
     };
     const QUICK: Self = Self {
+        loads: 1,
         rounds: 7,
         packets: 50_000,
         most_names: 1_000,
     };
+
+    const fn total_rounds(self) -> usize {
+        self.loads * self.rounds
+    }
 }
 
 /// Measures all cases.
@@ -89,29 +100,37 @@ fn measure_all(context: &Context) -> Result<Table> {
         })
         .collect();
     ensure!(!cases.is_empty(), "no such case");
-    let mut sets = Sets::load(&cases)?;
     let most_queries = cases.iter().map(|case| case.queries.len()).max();
-    let mut bench = Bench::load(most_queries.unwrap_or(0))?;
     let mut measured: Vec<Measured> = cases.iter().map(Measured::new).collect();
-    for case in &cases {
-        verify(&mut bench, &mut sets, case).with_context(|| case.name.clone())?;
-    }
-    for round in 0..effort.rounds {
-        context.progress(&format!("round {} of {}", round + 1, effort.rounds));
-        for offset in 0..cases.len() {
-            let index = (round + offset) % cases.len();
-            measure(
-                &mut bench,
-                &mut sets,
-                &cases[index],
-                round,
-                effort.packets,
-                &mut measured[index],
-            )
-            .with_context(|| cases[index].name.clone())?;
+    let mut programs = None;
+    for load in 0..effort.loads {
+        let mut sets = Sets::load(&cases, |set| {
+            let (names, len) = (set.names, set.len);
+            context.progress(&format!("loading {names} × {len} octets"));
+        })?;
+        let mut bench = Bench::load(most_queries.unwrap_or(0))?;
+        for case in &cases {
+            verify(&mut bench, &mut sets, case).with_context(|| case.name.clone())?;
         }
+        for round in load * effort.rounds..(load + 1) * effort.rounds {
+            let total = effort.total_rounds();
+            context.progress(&format!("round {} of {total}", round + 1));
+            for offset in 0..cases.len() {
+                let index = (round + offset) % cases.len();
+                measure(
+                    &mut bench,
+                    &mut sets,
+                    &cases[index],
+                    round,
+                    effort.packets,
+                    &mut measured[index],
+                )
+                .with_context(|| cases[index].name.clone())?;
+            }
+        }
+        programs = Some(sets.program_info()?);
     }
-    let mut table = report::table(effort, sets.program_info()?, &measured);
+    let mut table = report::table(effort, programs.context("one load")?, &measured);
     if context.quick {
         table.leave_out(format!(
             "tables of more than {} names: --quick",

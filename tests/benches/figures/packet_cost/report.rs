@@ -77,9 +77,7 @@ fn chart(effort: Effort, measured: &[Measured]) -> Chart {
     let is_shown =
         |m: &Measured| main.contains(&m.case.as_str()) && [1, effort.most_names].contains(&m.names);
     let rows = measured.iter().enumerate().filter(|(_, m)| is_shown(m));
-    let Effort {
-        rounds, packets, ..
-    } = effort;
+    let (rounds, packets) = (effort.total_rounds(), effort.packets);
     Chart {
         name: "packet-cost".to_owned(),
         title: "Cost per packet".to_owned(),
@@ -106,9 +104,7 @@ fn chart(effort: Effort, measured: &[Measured]) -> Chart {
 
 /// All of it as a table.
 pub(crate) fn table(effort: Effort, programs: [ProgramInfo; 2], measured: &[Measured]) -> Table {
-    let Effort {
-        rounds, packets, ..
-    } = effort;
+    let (rounds, packets) = (effort.total_rounds(), effort.packets);
     let mut table = Table::new(
         format!("Cost per packet: ns of CPU time, median of {rounds} rounds of {packets} packets"),
         &[
@@ -150,6 +146,13 @@ pub(crate) fn table(effort: Effort, programs: [ProgramInfo; 2], measured: &[Meas
         "by x: (failover − empty) / (x − empty) of the same round. ±: half the spread of the \
          middle half.",
     );
+    if effort.loads > 1 {
+        table.note(format!(
+            "Everything is loaded {} times, for {} rounds each: where programs and maps come to \
+             lie makes a difference.",
+            effort.loads, effort.rounds
+        ));
+    }
     table.note(
         "–: the textbook program answers A over untagged IPv4 only and minds upper and lower \
          case; where the answer is XDP_PASS there is nothing to compare.",
