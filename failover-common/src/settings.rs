@@ -6,6 +6,9 @@ use crate::question::{Ends, MAX_NAME_WORDS, Multipliers};
 /// Addresses of one family that the program can be given.
 pub const MAX_LISTEN: usize = 16;
 
+/// From so many home buckets on, 32 MiB of them, the memory of a name is taken to be far away.
+pub const FAR_HOMES: u32 = 1 << 18;
+
 /// Settings of the program, in its read-only data.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]

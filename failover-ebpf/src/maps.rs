@@ -64,6 +64,10 @@ pub(crate) static LABELS: PerCpuArray<[u8; MAX_LABELS + 1], 1> = PerCpuArray::ne
 #[btf_map]
 pub(crate) static SERVICE_HITS: PerCpuArray<ServiceHits, 1> = PerCpuArray::new();
 
+/// By how much the last answers grew, A and AAAA.
+#[btf_map]
+pub(crate) static GROWTH: PerCpuArray<[u64; 2], 1> = PerCpuArray::new();
+
 /// The program for what is not usual.
 #[btf_map]
 pub(crate) static REST: ProgramArray<1> = ProgramArray::new();

@@ -17,6 +17,7 @@ use failover_common::{
         ServiceCell, State, TAIL_LEN, TAIL_OPT_LEN, TURN_BITS, Tail, counts, size,
     },
     question::{NameHash, lower_case},
+    settings::FAR_HOMES,
 };
 
 use crate::{
@@ -274,7 +275,7 @@ fn answer_of<N: Usual, const OPT: usize, F: Family>(ctx: &XdpContext, query: &Qu
         Err(outcome) => return outcome,
     };
     // The query's OPT makes room for ours.
-    let growth = usize::from(reply.answer.len) + reply.tail_len;
+    let growth = guess::<F>(usize::from(reply.answer.len) + reply.tail_len);
     if growth > MAX_HEAD_GROWTH || reply.tail_len + OPT < SHORTEST_TAIL {
         return Outcome::Unusual;
     }
@@ -286,6 +287,31 @@ fn answer_of<N: Usual, const OPT: usize, F: Family>(ctx: &XdpContext, query: &Qu
         Some(()) => Outcome::Answered,
         None => Outcome::Broken,
     }
+}
+
+/// The growth. With very many names it is guessed to be that of the last answer: where that is right, the
+/// processor knows where the packet will begin, and goes on writing it, before memory has said what the
+/// name's answer is.
+#[inline(always)]
+fn guess<F: Family>(growth: usize) -> usize {
+    if setting!(name_homes) < FAR_HOMES {
+        return growth;
+    }
+    let Some(last) = value_at!(GROWTH, [u64; 2], *zero()) else {
+        return growth;
+    };
+    // SAFETY: one of the two fields of this CPU's map value.
+    let last = unsafe { (&raw const *last).cast_mut().cast::<u64>().add(F::HITS) };
+    // SAFETY: as above.
+    let guess = unsafe { *last };
+    // The compiler must not see that they are the same: it would do without the guess.
+    let guessed = opaque(guess) as usize;
+    if opaque(growth as u64) == guess {
+        return guessed;
+    }
+    // SAFETY: as above.
+    unsafe { *last = growth as u64 };
+    growth
 }
 
 /// Reads the message, if it may be a query of the usual kind. Returns it with type and class, as they

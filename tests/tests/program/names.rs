@@ -1,8 +1,11 @@
 //! Many names.
 
-use failover::model::OnAllDown;
+use std::collections::BTreeSet;
 
-use crate::lab::{Lab, TX, add_service, addresses, ip, model, privileged};
+use failover::model::{Fqdn, OnAllDown};
+use failover_common::settings::FAR_HOMES;
+
+use crate::lab::{Lab, TX, add_service, addresses, ip, model, name, privileged};
 use crate::packet::{Dns, Frame, NXDOMAIN, check_reply};
 
 /// How many.
@@ -109,4 +112,60 @@ fn every_name_is_answered_and_no_other() {
     let counters = lab.counters();
     assert_eq!(counters.answered, COUNT as u64);
     assert_eq!(counters.answered_nxdomain, COUNT as u64);
+}
+
+/// With so many names the program guesses how much a reply grows, which is right as often as it is wrong
+/// here.
+#[test]
+fn very_many_names_with_answers_of_different_lengths() {
+    if !privileged() {
+        return;
+    }
+    let far_name = |index: usize| format!("n{index}.example.com");
+    let answers: [&[&str]; 4] = [
+        &["10.0.0.1", "2001:db8::1"],
+        &["10.0.1.1", "10.0.1.2", "2001:db8:1::1"],
+        &["10.0.2.1", "10.0.2.2", "2001:db8:2::1", "2001:db8:2::2"],
+        &[
+            "10.0.3.1",
+            "10.0.3.2",
+            "10.0.3.3",
+            "10.0.3.4",
+            "2001:db8:3::1",
+        ],
+    ];
+    let mut model = model();
+    for first in 0..answers.len() {
+        let id = add_service(&mut model, &far_name(first));
+        let fqdn = &mut model.services[id.index()].fqdn;
+        let zone = fqdn[0].zone;
+        let more = (first..FAR_HOMES as usize)
+            .step_by(answers.len())
+            .skip(1)
+            .map(|index| Fqdn {
+                name: name(&far_name(index)),
+                zone,
+            });
+        fqdn.extend(more);
+    }
+    let lab = Lab::new(model, &answers.map(addresses));
+    // In runs of three of each service, and in runs of five of each type.
+    let mut asked = 0;
+    for step in 0..2_000 {
+        let service = step / 3 % answers.len();
+        let qtype = [1, 28][step / 5 % 2];
+        let index = service + step * 32 * answers.len();
+        let query = Frame::v4(Dns::new(&far_name(index), qtype).bytes()).bytes();
+        let (verdict, reply) = lab.run(&query);
+        assert_eq!(verdict, TX, "{index}, type {qtype}");
+        let got: BTreeSet<_> = check_reply(&query, &reply)
+            .addresses()
+            .into_iter()
+            .collect();
+        let all = answers[service].iter().map(|address| ip(address));
+        let want: BTreeSet<_> = all.filter(|ip| ip.is_ipv4() == (qtype == 1)).collect();
+        assert_eq!(got, want, "{index}, type {qtype}");
+        asked += 1;
+    }
+    assert_eq!(lab.counters().answered, asked);
 }
